@@ -1,0 +1,106 @@
+"""What other operating points would have given, in the same evaluation pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import MMLogger, print_log
+from mmseg.evaluation import IoUMetric
+from mmseg.registry import METRICS
+from prettytable import PrettyTable
+
+from .long_tail_iou_metric import evaluation_prior, group_means, group_names, write_rows
+
+
+@METRICS.register_module()
+class LogitAdjustmentSweep(IoUMetric):
+    """mIoU, mAcc and the groups at several ``tau_test``.
+
+    It reads ``seg_logits`` as the natural log-posterior, which LTMI heads give at their default
+    ``tau_test=0`` and stock heads trained with plain cross-entropy always give.
+
+    Args:
+        class_prior: as for LogitAdjustedLoss; here it must be given.
+        taus: the values of ``tau_test``.
+        per_class_file: where to write a row per class; ``{tau}`` in the name is replaced.
+        kwargs: as for IoUMetric.
+    """
+
+    default_prefix = 'sweep'
+
+    def __init__(
+        self,
+        class_prior: Any,
+        taus: Sequence[float] = (0.0, 0.5, 1.0),
+        per_class_file: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.class_prior = class_prior
+        self.taus = tuple(taus)
+        self.per_class_file = per_class_file
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Store the areas (len(taus), 4, C) of each image."""
+        num_classes = len(self.dataset_meta['classes'])
+        prior = evaluation_prior(self.class_prior, np.zeros(num_classes), num_classes)
+        for sample in data_samples:
+            logits = sample['seg_logits']['data'].float()
+            if logits.shape[0] != num_classes:
+                raise ValueError(
+                    f'LogitAdjustmentSweep needs a score per class: the head gives '
+                    f'{logits.shape[0]} channels for {num_classes} classes'
+                )
+            label = sample['gt_sem_seg']['data'].squeeze().to(logits.device)
+            log_prior = prior.log_probs().to(logits)[:, None, None]
+            self.results.append(
+                torch.stack(
+                    [
+                        torch.stack(
+                            self.intersect_and_union(
+                                (logits - tau * log_prior).argmax(0),
+                                label,
+                                num_classes,
+                                self.ignore_index,
+                            )
+                        )
+                        for tau in self.taus
+                    ]
+                )
+            )
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """``tau<value>/mIoU``, ``/mAcc``, ``/mIoU_tail``, ... in percent."""
+        areas = torch.stack(results).sum(0).double().numpy()
+        prior = evaluation_prior(self.class_prior, areas[0, 3], areas.shape[2])
+        groups = group_names(prior)
+        metrics: dict[str, float] = {}
+        table = PrettyTable(['tau_test', 'mIoU', 'head', 'medium', 'tail', 'mAcc'])
+        for tau, (intersect, union, _, label) in zip(self.taus, areas, strict=True):
+            with np.errstate(invalid='ignore', divide='ignore'):
+                iou, acc = 100 * intersect / union, 100 * intersect / label
+            rows = [
+                {
+                    'class': name,
+                    'group': group,
+                    'pixels': int(label[c]),
+                    'IoU': float(iou[c]),
+                    'Acc': float(acc[c]),
+                }
+                for c, (name, group) in enumerate(
+                    zip(self.dataset_meta['classes'], groups, strict=True)
+                )
+            ]
+            means = {'mIoU': round(float(np.nanmean(iou)), 2)}
+            means['mAcc'] = round(float(np.nanmean(acc)), 2)
+            means.update(group_means(rows))
+            metrics.update({f'tau{tau:g}/{key}': value for key, value in means.items()})
+            columns = ('mIoU', 'mIoU_head', 'mIoU_medium', 'mIoU_tail', 'mAcc')
+            table.add_row([f'{tau:g}', *(means.get(column, '-') for column in columns)])
+            if self.per_class_file is not None:
+                write_rows(rows, self.per_class_file.format(tau=f'{tau:g}'))
+        print_log(f'operating points:\n{table.get_string()}', MMLogger.get_current_instance())
+        return metrics

@@ -1,0 +1,118 @@
+"""A queue of contrast samples with room for every class."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.dist import all_gather
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+
+@MODELS.register_module()
+class ClassQueue(nn.Module):
+    """Class-wise ring buffers: class c owns ``min_per_class`` slots plus a share by its prior.
+
+    Everything is a buffer, so a checkpoint keeps it; slots are sorted by class.
+
+    Args:
+        num_classes: C.
+        channels: D, width of a stored sample.
+        size: K, slots in all.
+        min_per_class: slots that every class owns at least.
+
+    Raises:
+        ValueError: ``size`` is less than ``num_classes * min_per_class``.
+
+    Shape:
+        samples (K, D) float32, labels (K,) int64, -1 where a slot is empty, ids (K,) int64.
+    """
+
+    samples: Tensor
+    labels: Tensor
+    ids: Tensor
+    start: Tensor
+    room: Tensor
+    pointer: Tensor
+
+    def __init__(
+        self, num_classes: int, channels: int, size: int = 4096, min_per_class: int = 8
+    ) -> None:
+        super().__init__()
+        if min_per_class < 1:
+            raise ValueError(f'ClassQueue.min_per_class is {min_per_class}: it must be at least 1')
+        if size < num_classes * min_per_class:
+            raise ValueError(
+                f'ClassQueue.size={size} is too small for {num_classes} classes with '
+                f'min_per_class={min_per_class}: give at least {num_classes * min_per_class} slots'
+            )
+        self.num_classes = num_classes
+        self.size = size
+        self.min_per_class = min_per_class
+        self.register_buffer('samples', torch.zeros(size, channels))
+        self.register_buffer('labels', torch.full((size,), -1))
+        self.register_buffer('ids', torch.full((size,), -1))
+        self.register_buffer('pointer', torch.zeros(num_classes, dtype=torch.int64))
+        self.register_buffer('start', torch.zeros(num_classes, dtype=torch.int64))
+        self.register_buffer('room', torch.zeros(num_classes, dtype=torch.int64))
+        self.allot(torch.full((num_classes,), 1 / num_classes))
+
+    @torch.no_grad()
+    def allot(self, probs: Tensor) -> None:
+        """Give class c ``min_per_class + share`` slots, the share in proportion to ``probs`` (C,).
+
+        Empties the queue. The shares are whole numbers by the largest remainder.
+        """
+        probs = probs.double().cpu()
+        share = (self.size - self.num_classes * self.min_per_class) * probs / probs.sum()
+        room = share.floor().long()
+        left = self.size - self.num_classes * self.min_per_class - int(room.sum())
+        room[(share - room).argsort(descending=True, stable=True)[:left]] += 1
+        room += self.min_per_class
+        self.room.copy_(room)
+        self.start.copy_(room.cumsum(0) - room)
+        self.pointer.zero_()
+        self.labels.fill_(-1)
+        self.ids.fill_(-1)
+
+    @torch.no_grad()
+    def enqueue(self, samples: Tensor, labels: Tensor, ids: Tensor) -> None:
+        """Store samples of all ranks; of more than fit a class's ring the last ones stay.
+
+        Args:
+            samples: (N, D).
+            labels: int64 (N,); what is outside 0..C-1 is passed over.
+            ids: int64 (N,), identity of each sample within this step, over all ranks.
+        """
+        samples = torch.cat(all_gather(samples.detach().float().contiguous()))
+        labels = torch.cat(all_gather(labels.contiguous()))
+        ids = torch.cat(all_gather(ids.contiguous()))
+
+        known = (labels >= 0) & (labels < self.num_classes)
+        group = labels.where(known, self.num_classes)
+        order = group.argsort(stable=True)
+        samples, group, ids = samples[order], group[order], ids[order]
+        arrived = torch.zeros(self.num_classes + 1, dtype=torch.int64, device=labels.device)
+        arrived.index_add_(0, group, torch.ones_like(group))
+        rank = torch.arange(len(group), device=group.device) - (arrived.cumsum(0) - arrived)[group]
+        room = torch.cat([self.room, self.room.new_ones(1)])
+        keep = (group < self.num_classes) & (rank >= (arrived - room)[group])
+        samples, group, ids, rank = samples[keep], group[keep], ids[keep], rank[keep]
+
+        slot = self.start[group] + (self.pointer[group] + rank) % self.room[group]
+        self.ids.fill_(-1)  # identities hold within a step only
+        self.samples[slot] = samples
+        self.labels[slot] = group
+        self.ids[slot] = ids
+        self.pointer.copy_((self.pointer + arrived[:-1]) % self.room)
+
+    def read(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Copies of samples (K, D), labels (K,), ids (K,).
+
+        Copies, because autograd holds them until the backward pass and the next enqueue writes in
+        place.
+        """
+        return self.samples.clone(), self.labels.clone(), self.ids.clone()
+
+    def fill(self) -> Tensor:
+        """Share of the slots that are filled, a float32 scalar."""
+        return (self.labels >= 0).float().mean()

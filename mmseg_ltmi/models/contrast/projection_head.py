@@ -1,0 +1,33 @@
+"""Projection of pixel features onto the unit sphere."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+
+@MODELS.register_module()
+class ProjectionHead(nn.Sequential):
+    """Linear, ReLU, linear, then division by the norm. No BatchNorm: it would mix the samples.
+
+    Args:
+        in_channels: channels of the pixel feature.
+        out_channels: D, width of the embedding.
+        hidden_channels: width between the two layers; None takes ``in_channels``.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int = 128, hidden_channels: int | None = None
+    ) -> None:
+        hidden_channels = hidden_channels or in_channels
+        super().__init__(
+            nn.Linear(in_channels, hidden_channels),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden_channels, out_channels),
+        )
+        self.out_channels = out_channels
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, in_channels) to unit vectors (N, out_channels), float32."""
+        return F.normalize(super().forward(features).float(), dim=1)

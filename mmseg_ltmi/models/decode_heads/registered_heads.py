@@ -1,0 +1,75 @@
+"""Which of mmsegmentation's heads have an LTMI form, and why the others have none."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from mmseg.models import decode_heads
+from mmseg.registry import MODELS
+
+from .ltmi_head import ltmi_head
+
+SUPPORTED_HEADS = (
+    'ANNHead',
+    'APCHead',
+    'ASPPHead',
+    'CCHead',
+    'DAHead',
+    'DDRHead',
+    'DMHead',
+    'DNLHead',
+    'DPTHead',
+    'DepthwiseSeparableASPPHead',
+    'DepthwiseSeparableFCNHead',
+    'EMAHead',
+    'EncHead',
+    'FCNHead',
+    'FPNHead',
+    'GCHead',
+    'ISAHead',
+    'LRASPPHead',
+    'LightHamHead',
+    'NLHead',
+    'OCRHead',
+    'PIDHead',
+    'PSAHead',
+    'PSPHead',
+    'PointHead',
+    'SETRMLAHead',
+    'SETRUPHead',
+    'STDCHead',
+    'SegformerHead',
+    'UPerHead',
+)
+"""Heads that classify with ``cls_seg``. PointHead takes no ``contrast`` (it sees points, not a
+map). CCHead, PSAHead and PointHead call compiled ops and need full mmcv."""
+
+_MASKS = 'it classifies masks, not pixels; use a per-pixel head such as LTMIUPerHead'
+UNSUPPORTED_HEADS = {
+    'MaskFormerHead': _MASKS,
+    'Mask2FormerHead': _MASKS,
+    'SideAdapterCLIPHead': _MASKS,
+    'SegmenterMaskTransformerHead': (
+        'its scores are products with learned class tokens and never pass cls_seg; use a '
+        'per-pixel head over the same backbone, such as LTMISETRUPHead'
+    ),
+    'IterativeDecodeHead': (
+        'its stages refine kernels and only the first one passes cls_seg; use the head that it '
+        'wraps (kernel_generate_head) by itself, such as LTMIUPerHead'
+    ),
+    'VPDDepthHead': 'it regresses depth and has no classes',
+}
+"""Heads without an LTMI form, with the reason and what can be used."""
+
+
+def _refuse(name: str, reason: str) -> None:
+    def build(*_: Any, **__: Any) -> NoReturn:
+        raise TypeError(f'LTMI{name} does not exist: {reason}')
+
+    MODELS.register_module(name=f'LTMI{name}', module=build)
+
+
+for _name in SUPPORTED_HEADS:
+    ltmi_head(getattr(decode_heads, _name))
+for _name, _reason in UNSUPPORTED_HEADS.items():
+    _refuse(_name, _reason)

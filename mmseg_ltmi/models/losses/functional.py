@@ -1,0 +1,246 @@
+"""Pure tensor functions behind the losses.
+
+Source: Suh & Seo, "Long-Tailed Recognition by Mutual Information Maximization between Latent
+Features and Ground-Truth Labels", ICML 2023 (arXiv 2305.01160). The pixel form is this project's
+adaptation. Everything is computed in float32 at least, whatever autocast says.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class LabelOutOfRangeError(ValueError):
+    """A label is neither a class (0..C-1) nor ``ignore_index``."""
+
+
+def logit_adjusted_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    log_prior: Tensor,
+    tau: float = 1.0,
+    *,
+    class_weight: Tensor | None = None,
+    ignore_index: int = 255,
+    reduction: str = 'mean',
+    weight: Tensor | None = None,
+    avg_non_ignore: bool = True,
+) -> Tensor:
+    """Cross-entropy of the adjusted logits ``s + tau * log pi`` (the parametric model of p(z|y)).
+
+    With a uniform prior this is ``F.cross_entropy``, also with ``class_weight``.
+
+    Args:
+        logits: raw scores s, float.
+        target: class indices or ``ignore_index``, int64.
+        log_prior: log of the class prior; ``-inf`` takes a class out.
+        tau: strength of the adjustment.
+        class_weight: (C,) weight of each class; the mean divides by the weights' sum.
+        ignore_index: label that takes no part.
+        reduction: 'mean', 'sum' or 'none'.
+        weight: (N, *) weight of each pixel; it does not change what the mean divides by.
+        avg_non_ignore: let 'mean' divide by the valid pixels only; otherwise by all of them, as
+            mmsegmentation's CrossEntropyLoss does by default.
+
+    Shape:
+        logits (N, C, *), target (N, *), log_prior (C,). Returns a scalar, or (N, *) for 'none'.
+        Without a valid pixel the value is zero and still has a graph.
+
+    Raises:
+        ValueError: shapes that do not fit, an unknown reduction.
+        LabelOutOfRangeError: a label outside 0..C-1 that is not ``ignore_index`` (checked on the
+            CPU; on a GPU the check would stall the stream, and torch asserts on the device).
+    """
+    _check_reduction(reduction)
+    num_classes = logits.shape[1]
+    if log_prior.shape != (num_classes,):
+        raise ValueError(
+            f'log_prior has shape {tuple(log_prior.shape)}, but the logits have {num_classes} '
+            'classes: give one log-probability per class'
+        )
+    if target.shape != logits.shape[:1] + logits.shape[2:]:
+        raise ValueError(
+            f'target has shape {tuple(target.shape)}, which does not fit logits of shape '
+            f'{tuple(logits.shape)}: it must be the same without the class dimension'
+        )
+    if not target.is_cuda:
+        _check_labels(target, num_classes, ignore_index)
+
+    with torch.autocast(logits.device.type, enabled=False):
+        scores = at_least_float32(logits)
+        shift = (tau * log_prior).to(scores).view(1, -1, *[1] * (logits.ndim - 2))
+        if class_weight is not None:
+            class_weight = class_weight.to(scores)
+        loss = F.cross_entropy(
+            scores + shift,
+            target,
+            weight=class_weight,
+            ignore_index=ignore_index,
+            reduction='none' if weight is not None or reduction == 'none' else 'sum',
+        )
+        if weight is not None:
+            loss = loss * weight.to(loss)
+            if reduction != 'none':
+                loss = loss.sum()
+        if reduction != 'mean':
+            return loss
+        valid = target != ignore_index
+        if not avg_non_ignore:
+            return loss / max(target.numel(), 1)
+        if class_weight is None:
+            total = valid.sum().to(loss)
+        else:
+            total = (class_weight[target.where(valid, 0)] * valid).sum()
+        return loss / total.where(total > 0, torch.ones_like(total))
+
+
+def class_log_likelihood(
+    query: Tensor,
+    key: Tensor,
+    key_labels: Tensor,
+    num_classes: int,
+    temperature: float | Tensor,
+    *,
+    exclude: Tensor | None = None,
+) -> Tensor:
+    """Log-likelihood of each query under each class's Gaussian mixture, up to one constant.
+
+    ``log p(z|c) = log(1/|K_c| * sum_{j in K_c} exp(q.k_j / T))``, by a log-sum-exp per class.
+
+    Args:
+        query: unit vectors.
+        key: unit vectors, the mixture's centres.
+        key_labels: class of each key, int64; a label outside 0..num_classes-1 takes no part.
+        num_classes: C.
+        temperature: T > 0, a number or a scalar tensor (it receives gradient).
+        exclude: bool; True leaves a key out of a query's mixture.
+
+    Shape:
+        query (N, D), key (K, D), key_labels (K,), exclude (N, K). Returns (N, C), ``-inf`` where a
+        class has no key.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        similarity = at_least_float32(query) @ at_least_float32(key).T
+        return class_log_mean_exp(similarity / temperature, key_labels, num_classes, exclude)
+
+
+def class_log_mean_exp(
+    score: Tensor, key_labels: Tensor, num_classes: int, exclude: Tensor | None = None
+) -> Tensor:
+    """Log of the mean of ``exp(score)`` over the keys of each class.
+
+    Shape:
+        score (N, K), key_labels (K,), exclude (N, K) bool. Returns (N, C), ``-inf`` where a class
+        has no key that counts.
+    """
+    num_queries = score.shape[0]
+    known = (key_labels >= 0) & (key_labels < num_classes)
+    label = key_labels.where(known, num_classes)  # keys without a class go to a spare column
+    one_hot = F.one_hot(label, num_classes + 1)[:, :num_classes].to(score)
+    if exclude is not None:
+        score = score.masked_fill(exclude, -torch.inf)
+        count = one_hot.sum(0) - exclude.to(score) @ one_hot
+    else:
+        count = one_hot.sum(0).expand(num_queries, num_classes)
+
+    # The maximum of the class itself, not of the row: with a small temperature a class far from
+    # the query would underflow to "no key" under the row's.
+    peak = score.new_full((num_queries, num_classes + 1), -torch.inf)
+    peak = peak.scatter_reduce(1, label.expand(num_queries, -1), score.detach(), 'amax')
+    peak = peak.where(peak > -torch.inf, 0)
+    total = (score - peak[:, label]).exp() @ one_hot
+    present = count > 0
+    log_mean = total.where(present, 1).log() - count.where(present, 1).log()
+    return (log_mean + peak[:, :num_classes]).masked_fill(~present, -torch.inf)
+
+
+def gml_loss(
+    query: Tensor,
+    query_labels: Tensor,
+    key: Tensor,
+    key_labels: Tensor,
+    log_prior: Tensor,
+    temperature: float | Tensor,
+    *,
+    query_ids: Tensor | None = None,
+    key_ids: Tensor | None = None,
+    reduction: str = 'mean',
+) -> Tensor:
+    """Gaussian mixture likelihood loss ``CE({log p(z|c) + log pi_c}_c, y)``.
+
+    Args:
+        query: unit vectors.
+        query_labels: class of each query, int64; a label outside 0..C-1 contributes nothing.
+        key: unit vectors.
+        key_labels: class of each key, int64.
+        log_prior: log class distribution *of the queries*.
+        temperature: T > 0, a number or a scalar tensor.
+        query_ids: identity of each query, int64; with ``key_ids``, a key of the same identity is
+            left out of that query's mixture.
+        key_ids: identity of each key, int64.
+        reduction: 'mean' (over the usable queries), 'sum' or 'none'.
+
+    Shape:
+        query (N, D), query_labels (N,), key (K, D), key_labels (K,), log_prior (C,), ids (N,) and
+        (K,). Returns a scalar, or (N,) for 'none'. A query whose class has no key contributes
+        nothing; without a usable query the value is zero and still has a graph.
+
+    Raises:
+        ValueError: only one of the two ids is given, an unknown reduction.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        exclude = same_identity(query_ids, key_ids)
+        log_likelihood = class_log_likelihood(
+            query, key, key_labels, log_prior.shape[0], temperature, exclude=exclude
+        )
+        return mixture_cross_entropy(log_likelihood, query_labels, log_prior, reduction)
+
+
+def mixture_cross_entropy(
+    log_likelihood: Tensor, query_labels: Tensor, log_prior: Tensor, reduction: str = 'mean'
+) -> Tensor:
+    """:func:`gml_loss` from the class log-likelihoods (N, C), ``-inf`` where there is no key."""
+    _check_reduction(reduction)
+    log_joint = log_likelihood + log_prior.to(log_likelihood)
+    known = (query_labels >= 0) & (query_labels < log_prior.shape[0])
+    own = log_joint.gather(1, query_labels.where(known, 0)[:, None])[:, 0]
+    usable = known & (own > -torch.inf)
+    # Rows that are not used are made harmless before the log-sum-exp, or -inf would become NaN.
+    log_joint = log_joint.where(usable[:, None], 0)
+    loss = (log_joint.logsumexp(1) - own.where(usable, 0)).where(usable, 0)
+    if reduction == 'none':
+        return loss
+    if reduction == 'sum':
+        return loss.sum()
+    return loss.sum() / usable.sum().clamp(min=1)
+
+
+def same_identity(query_ids: Tensor | None, key_ids: Tensor | None) -> Tensor | None:
+    """(N, K) bool, True where a key is the query itself; None when no identities are given."""
+    if (query_ids is None) != (key_ids is None):
+        raise ValueError('query_ids and key_ids go together: give both or neither')
+    if query_ids is None or key_ids is None:
+        return None
+    return query_ids[:, None] == key_ids[None, :]
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """float64 stays, every other dtype becomes float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _check_reduction(reduction: str) -> None:
+    if reduction not in ('mean', 'sum', 'none'):
+        raise ValueError(f"reduction is {reduction!r}: use 'mean', 'sum' or 'none'")
+
+
+def _check_labels(target: Tensor, num_classes: int, ignore_index: int) -> None:
+    bad = ((target < 0) | (target >= num_classes)) & (target != ignore_index)
+    if bad.any():
+        raise LabelOutOfRangeError(
+            f'labels {target[bad].unique().tolist()} are neither a class (0..{num_classes - 1}) '
+            f'nor ignore_index={ignore_index}: check num_classes, reduce_zero_label and the label '
+            'maps'
+        )

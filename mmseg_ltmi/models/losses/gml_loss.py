@@ -1,0 +1,110 @@
+"""Gaussian mixture likelihood loss with its learnable temperature."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from .functional import (
+    at_least_float32,
+    class_log_mean_exp,
+    mixture_cross_entropy,
+    same_identity,
+)
+
+
+@MODELS.register_module()
+class GMLLoss(nn.Module):
+    """Label-aware contrastive loss of the mixture model of p(z|y), plus the temperature's own term.
+
+    ``L_con`` moves the features and sees T as a constant. ``L_T`` is the same loss with ``q.k``
+    detached and a query's own key left out of its class's mean; it moves T alone. T is kept as
+    log T and should take no weight decay; mmengine reads that from the config only::
+
+        optim_wrapper = dict(
+            paramwise_cfg=dict(custom_keys={'log_temperature': dict(decay_mult=0.)}))
+
+    Args:
+        num_classes: C.
+        temperature: T at the start, > 0.
+        learn_temperature: whether T is a parameter; otherwise it stays as it is.
+        loss_weight: factor of both terms (beta).
+
+    Raises:
+        ValueError: ``temperature`` is not positive.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        temperature: float = 0.1,
+        learn_temperature: bool = True,
+        loss_weight: float = 0.3,
+    ) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f'GMLLoss.temperature must be positive, but is {temperature}')
+        self.num_classes = num_classes
+        self.loss_weight = loss_weight
+        log_temperature = torch.tensor(math.log(temperature))
+        if learn_temperature:
+            self.log_temperature = nn.Parameter(log_temperature)
+        else:
+            self.register_buffer('log_temperature', log_temperature)
+        self.learn_temperature = learn_temperature
+
+    @property
+    def temperature(self) -> Tensor:
+        """T, a scalar without graph."""
+        return self.log_temperature.detach().exp()
+
+    def forward(
+        self,
+        query: Tensor,
+        query_labels: Tensor,
+        key: Tensor,
+        key_labels: Tensor,
+        log_prior: Tensor,
+        *,
+        query_ids: Tensor | None = None,
+        key_ids: Tensor | None = None,
+    ) -> Tensor:
+        """``loss_weight * (L_con + L_T)``, a scalar; arguments as in :func:`functional.gml_loss`.
+
+        The identities leave a query's own key out of ``L_T`` only.
+        """
+        return self.terms(
+            query, query_labels, key, key_labels, log_prior, query_ids=query_ids, key_ids=key_ids
+        )[0]
+
+    def terms(
+        self,
+        query: Tensor,
+        query_labels: Tensor,
+        key: Tensor,
+        key_labels: Tensor,
+        log_prior: Tensor,
+        *,
+        query_ids: Tensor | None = None,
+        key_ids: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The loss, and the class log-likelihoods (N, C) of the queries without graph."""
+        with torch.autocast(query.device.type, enabled=False):
+            # One product serves both terms.
+            similarity = at_least_float32(query) @ at_least_float32(key).T
+            log_likelihood = class_log_mean_exp(
+                similarity / self.temperature, key_labels, self.num_classes
+            )
+            loss = mixture_cross_entropy(log_likelihood, query_labels, log_prior)
+            if self.learn_temperature:
+                held_out = class_log_mean_exp(
+                    similarity.detach() / self.log_temperature.exp(),
+                    key_labels,
+                    self.num_classes,
+                    same_identity(query_ids, key_ids),
+                )
+                loss = loss + mixture_cross_entropy(held_out, query_labels, log_prior)
+        return self.loss_weight * loss, log_likelihood.detach()

@@ -1,0 +1,31 @@
+"""What a loss has to say about the scores that it trains."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def natural_shift_of(loss: nn.Module, num_classes: int) -> Tensor | None:
+    """The per-class shift that turns raw scores into the natural log-posterior.
+
+    ``tau * log pi`` for logit adjustment, ``-log w`` for class weights, their sum for both, zero
+    for plain cross-entropy.
+
+    Args:
+        loss: a loss module: one that states ``natural_shift()``, or mmsegmentation's
+            CrossEntropyLoss.
+        num_classes: C.
+
+    Returns:
+        float32 (C,), or None where the loss does not say (its class prior is still to be filled
+        in, or its scores are no log-posterior at all, as with Dice).
+    """
+    if hasattr(loss, 'natural_shift'):
+        return loss.natural_shift()
+    if type(loss).__name__ != 'CrossEntropyLoss' or getattr(loss, 'use_sigmoid', False):
+        return None
+    class_weight = getattr(loss, 'class_weight', None)
+    if class_weight is None:
+        return torch.zeros(num_classes)
+    return -torch.as_tensor(class_weight, dtype=torch.float32).log()
