@@ -1,0 +1,221 @@
+"""The pixel-level class prior and its file format."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FORMAT = 'mmseg_ltmi.class_prior'
+PUBLISHED = Path(__file__).parent / 'published'
+MAX_FILE_BYTES = 64 * 2**20
+
+
+class ClassGroups(NamedTuple):
+    """Class indices, each group from frequent to rare."""
+
+    head: tuple[int, ...]
+    medium: tuple[int, ...]
+    tail: tuple[int, ...]
+
+
+class ClassPrior:
+    """How often each class occurs, by pixels and by images.
+
+    Args:
+        pixel_counts: (C,) counts or probabilities, finite, not negative, not all zero.
+        classes: C names.
+        image_counts: (C,) number of images in which a class occurs.
+        num_images: number of images counted.
+        num_ignored: number of ignored pixels.
+        source: where the numbers come from.
+
+    Raises:
+        ValueError: naming the entry that is wrong.
+    """
+
+    def __init__(
+        self,
+        pixel_counts: Any,
+        classes: Sequence[str] | None = None,
+        image_counts: Any = None,
+        num_images: int | None = None,
+        num_ignored: int = 0,
+        source: str = '',
+    ) -> None:
+        self.pixel_counts = _counts(pixel_counts, 'pixel_counts')
+        if not self.pixel_counts.any():
+            raise ValueError('pixel_counts are all zero: count at least one labelled pixel')
+        self.classes = None if classes is None else tuple(classes)
+        self.image_counts = None if image_counts is None else _counts(image_counts, 'image_counts')
+        for name in ('classes', 'image_counts'):
+            value = getattr(self, name)
+            if value is not None and len(value) != self.num_classes:
+                raise ValueError(
+                    f'{name} has {len(value)} entries, but pixel_counts has {self.num_classes}: '
+                    'give one per class'
+                )
+        self.num_images = num_images
+        self.num_ignored = num_ignored
+        self.source = source
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.pixel_counts)
+
+    def probs(self, smoothing: float = 1e-6) -> Tensor:
+        """Class probabilities, float32 (C,).
+
+        Args:
+            smoothing: weight of the uniform distribution that is mixed in, so that a class that
+                never occurs keeps a finite log-prior; 0 gives it probability zero.
+        """
+        return torch.from_numpy(self._smoothed(smoothing)).float()
+
+    def log_probs(self, smoothing: float = 1e-6) -> Tensor:
+        """Log class probabilities, float32 (C,); ``-inf`` only with ``smoothing=0``."""
+        return torch.from_numpy(self._smoothed(smoothing)).log().float()
+
+    def _smoothed(self, smoothing: float) -> np.ndarray:
+        if not 0 <= smoothing <= 1:
+            raise ValueError(f'smoothing is {smoothing}: it must lie between 0 and 1')
+        counts = self.pixel_counts.astype(np.float64)
+        return (1 - smoothing) * counts / counts.sum() + smoothing / self.num_classes
+
+    def groups(self, head: float = 1 / 3, tail: float = 1 / 3, by: str = 'pixels') -> ClassGroups:
+        """Head, medium and tail classes.
+
+        Classes are ranked by frequency, ties by index. The first ``round(head * C)`` are head, the
+        last ``round(tail * C)`` tail, the rest medium: 4/3/4 for CamVid's 11 classes.
+
+        Raises:
+            ValueError: unknown ``by``, no image counts, shares that exceed one.
+        """
+        if by not in ('pixels', 'images'):
+            raise ValueError(f"groups by {by!r} are unknown: use 'pixels' or 'images'")
+        if head < 0 or tail < 0 or head + tail > 1:
+            raise ValueError(f'head={head} and tail={tail} must be shares that sum to at most 1')
+        counts = self.pixel_counts if by == 'pixels' else self.image_counts
+        if counts is None:
+            raise ValueError("this prior has no image counts: use by='pixels'")
+        rank = np.argsort(-counts, kind='stable').tolist()
+        num_head = round(head * self.num_classes)
+        start_tail = max(self.num_classes - round(tail * self.num_classes), num_head)
+        return ClassGroups(
+            tuple(rank[:num_head]), tuple(rank[num_head:start_tail]), tuple(rank[start_tail:])
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """What :meth:`save` writes."""
+        images = None if self.image_counts is None else self.image_counts.tolist()
+        return {
+            'format': FORMAT,
+            'version': 1,
+            'source': self.source,
+            'num_images': self.num_images,
+            'num_ignored': self.num_ignored,
+            'classes': None if self.classes is None else list(self.classes),
+            'pixel_counts': self.pixel_counts.tolist(),
+            'image_counts': images,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON; a reader never sees half a file."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f'{path.name}.{os.getpid()}.part')
+        part.write_text(json.dumps(self.to_dict(), indent=1) + '\n')
+        os.replace(part, path)
+
+    @classmethod
+    def load(cls, name: str | Path) -> ClassPrior:
+        """Read a published prior ('ade20k', 'cityscapes', 'camvid') or a file.
+
+        Raises:
+            FileNotFoundError: no such name and no such file.
+            ValueError: a file that is truncated, too large or not a class prior.
+        """
+        published = sorted(file.stem for file in PUBLISHED.glob('*.json'))
+        path = PUBLISHED / f'{name}.json' if str(name) in published else Path(name)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f'no class prior {str(name)!r}: it is neither a published one '
+                f'({", ".join(published)}) nor a file'
+            )
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ValueError(f'{path} is larger than {MAX_FILE_BYTES} bytes: not a class prior')
+        try:
+            data = json.loads(path.read_text())
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(
+                f'{path} is no complete JSON ({error}): count it again with '
+                'tools/estimate_class_prior.py'
+            ) from error
+        return cls._from_dict(data, str(path))
+
+    @classmethod
+    def _from_dict(cls, data: Any, where: str) -> ClassPrior:
+        if not isinstance(data, dict) or 'pixel_counts' not in data:
+            raise ValueError(f'{where} is not a class prior: it has no pixel_counts')
+        if data.get('format', FORMAT) != FORMAT or data.get('version', 1) != 1:
+            raise ValueError(f'{where} is not a class prior of format {FORMAT}, version 1')
+        fields = {k: v for k, v in data.items() if k not in ('format', 'version')}
+        try:
+            return cls(**fields)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f'{where}: {error}') from error
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ClassPrior) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f'ClassPrior(num_classes={self.num_classes}, source={self.source!r})'
+
+
+def build_class_prior(
+    value: Any, num_classes: int | None = None, where: str = 'class_prior'
+) -> ClassPrior:
+    """A prior from a published name, a path, counts or probabilities, a dict or a ClassPrior.
+
+    Raises:
+        ValueError: not ``num_classes`` long, or not a prior at all.
+        FileNotFoundError: no such name or file.
+    """
+    if isinstance(value, ClassPrior):
+        prior = value
+    elif isinstance(value, (str, Path)):
+        prior = ClassPrior.load(value)
+    elif isinstance(value, dict):
+        prior = ClassPrior._from_dict(dict(value), where)
+    else:
+        prior = ClassPrior(value)
+    if num_classes is not None and prior.num_classes != num_classes:
+        raise ValueError(
+            f'{where} has {prior.num_classes} classes ({prior.source or value!r}), but the model '
+            f'has num_classes={num_classes}: count the prior on the data set that is trained'
+        )
+    return prior
+
+
+def _counts(value: Any, name: str) -> np.ndarray:
+    try:
+        counts = np.asarray(value.cpu() if isinstance(value, Tensor) else value)
+        counts = counts.astype(np.int64 if counts.dtype.kind in 'iu' else np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'{name} must be numbers, one per class, but is {value!r:.80}') from error
+    if counts.ndim != 1 or counts.size == 0:
+        raise ValueError(f'{name} must be a list with one number per class: got {counts.shape}')
+    wrong = np.flatnonzero(~(np.isfinite(counts) & (counts >= 0)))
+    if wrong.size:
+        raise ValueError(
+            f'{name}[{wrong[0]}] is {counts[wrong[0]]}: counts must be finite and not negative'
+        )
+    return counts
