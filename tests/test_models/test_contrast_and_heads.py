@@ -1,0 +1,95 @@
+import pytest
+import torch
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+
+import mmseg_ltmi  # noqa: F401
+from mmseg_ltmi.models.contrast import ClassBalancedPixelSampler, ClassQueue, UniformPixelSampler
+
+COMMON = dict(in_channels=8, channels=8, num_classes=4, norm_cfg=dict(type='BN'))
+LOSS = dict(type='LogitAdjustedLoss', class_prior=[60, 30, 9, 1], use_sigmoid=False)
+
+
+def samples(label):
+    out = []
+    for one in label:
+        sample = SegDataSample(metainfo=dict(img_path='street.png', img_shape=(16, 16)))
+        sample.gt_sem_seg = PixelData(data=one[None])
+        out.append(sample)
+    return out
+
+
+def head(**kwargs):
+    return MODELS.build(
+        dict(type='LTMIFCNHead', loss_decode=LOSS, contrast=dict(class_prior=[60, 30, 9, 1]),
+             **COMMON, **kwargs)
+    )
+
+
+def test_queue_keeps_the_last_samples_of_each_class():
+    queue = ClassQueue(2, 1, size=4, min_per_class=2)
+    for first in (0, 5):
+        values = torch.arange(first, first + 5.0)[:, None]
+        queue.enqueue(values, torch.tensor([0, 0, 0, 1, 9]), torch.arange(5))
+        held, labels, _ = queue.read()
+        zeros = sorted(held[labels == 0, 0].tolist())
+        assert zeros == [first + 1, first + 2]
+    assert sorted(held[labels == 1, 0].tolist()) == [3, 8] and queue.fill() == 1
+    with pytest.raises(ValueError, match='at least 4 slots'):
+        ClassQueue(2, 1, size=3, min_per_class=2)
+
+
+def test_samplers_draw_what_they_report():
+    torch.manual_seed(0)
+    labels = torch.full((1, 100, 100), 255)
+    labels[0, :90] = 0
+    labels[0, 90:99] = 1
+    prior = torch.tensor([90 / 99, 9 / 99])
+    for sampler in (UniformPixelSampler(20000), ClassBalancedPixelSampler(20000)):
+        drawn = sampler(labels, prior.log())
+        share = drawn.labels.bincount(minlength=2) / 20000
+        torch.testing.assert_close(share, drawn.log_prior.exp(), atol=0.02, rtol=0)
+    empty = sampler(torch.full((1, 4, 4), 255), prior.log())
+    assert (empty.labels == -1).all()
+
+
+def test_train_step_gives_finite_losses_and_gradients():
+    torch.manual_seed(0)
+    model = head()
+    label = torch.randint(0, 4, (2, 16, 16))
+    for labels in (label, torch.full_like(label, 255), torch.ones_like(label)):
+        feature = torch.randn(2, 8, 8, 8, requires_grad=True)
+        losses = model.loss([feature], samples(labels), None)
+        total = sum(v for k, v in losses.items() if 'loss' in k)
+        total.backward()
+        assert total.isfinite() and feature.grad.isfinite().all()
+    assert {'loss_contrast', 'acc_contrast', 'contrast_temperature', 'queue_fill'} <= set(losses)
+
+
+def test_scores_are_read_as_natural_posterior_and_balanced():
+    model = head().eval()
+    raw = torch.randn(1, 4, 2, 2)
+    prior = torch.tensor([0.6, 0.3, 0.09, 0.01]).log().view(1, 4, 1, 1)
+    meta = [dict(img_shape=(2, 2))]
+    torch.testing.assert_close(model.predict_by_feat(raw, meta), raw + prior, atol=1e-3, rtol=0)
+    model.tau_test = 1.0
+    torch.testing.assert_close(model.predict_by_feat(raw, meta), raw, atol=1e-3, rtol=0)
+
+
+def test_state_dicts_go_both_ways():
+    plain = MODELS.build(dict(type='FCNHead', **COMMON))
+    ours = head()
+    ours.load_state_dict(plain.state_dict(), strict=True)
+    result = plain.load_state_dict(ours.state_dict(), strict=False)
+    assert not result.missing_keys
+    assert {k.split('.')[0] for k in result.unexpected_keys} == {'contrast', 'inference_prior'}
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match='street.png'):
+        head().loss([torch.randn(1, 8, 8, 8)], samples(torch.full((1, 16, 16), 7)), None)
+    with pytest.raises(ValueError, match='out_channels=1'):
+        MODELS.build(dict(type='LTMIFCNHead', **{**COMMON, 'num_classes': 2}, out_channels=1))
+    with pytest.raises(TypeError, match='classifies masks'):
+        MODELS.build(dict(type='LTMIMask2FormerHead'))
