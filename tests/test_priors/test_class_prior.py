@@ -17,7 +17,8 @@ def test_probabilities_by_hand():
 
 
 def test_published():
-    for name, classes, ratio in (('ade20k', 150, 827), ('cityscapes', 19, 374), ('camvid', 11, 109)):
+    facts = [('ade20k', 150, 827), ('cityscapes', 19, 374), ('camvid', 11, 109)]
+    for name, classes, ratio in facts:
         prior = ClassPrior.load(name)
         assert prior.num_classes == classes == len(prior.classes)
         assert round(prior.pixel_counts.max() / prior.pixel_counts.min()) == ratio
