@@ -19,6 +19,7 @@ setup(
         'torch>=2.0',
         'numpy',
         'opencv-python',
+        'matplotlib',
         'prettytable',
         'setuptools>=77.0.3,<82',
     ],

@@ -160,6 +160,22 @@ class ClassPrior:
         return cls._from_dict(data, str(path))
 
     @classmethod
+    def from_dataset(
+        cls, dataset: Any, num_workers: int = 0, progress: bool = False
+    ) -> ClassPrior:
+        """Count a built mmsegmentation data set; see :func:`count_dataset`.
+
+        Raises:
+            ClassCountError: a label file cannot be counted, or no pixel has a class.
+        """
+        from .counting import ClassCountError, count_dataset
+
+        report = count_dataset(dataset, num_workers, strict=True, progress=progress)
+        if report.prior is None:
+            raise ClassCountError('no pixel of the data set has a class: check its labels')
+        return report.prior
+
+    @classmethod
     def _from_dict(cls, data: Any, where: str) -> ClassPrior:
         if not isinstance(data, dict) or 'pixel_counts' not in data:
             raise ValueError(f'{where} is not a class prior: it has no pixel_counts')

@@ -1,0 +1,5 @@
+"""Hooks."""
+
+from .hooks import ClassPriorHook
+
+__all__ = ['ClassPriorHook']

@@ -1,0 +1,5 @@
+"""Hooks."""
+
+from .class_prior_hook import ClassPriorHook
+
+__all__ = ['ClassPriorHook']

@@ -1,0 +1,117 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmseg.registry import DATASETS
+from torch import nn
+
+import mmseg_ltmi  # noqa: F401
+from mmseg_ltmi import ClassPrior
+from mmseg_ltmi.engine import ClassPriorHook
+from mmseg_ltmi.priors import ClassCountError, count_dataset
+
+TOOL = Path(__file__).parents[2] / 'tools' / 'estimate_class_prior.py'
+
+
+@pytest.fixture
+def root(tmp_path):
+    for folder in ('img', 'ann'):
+        (tmp_path / folder).mkdir()
+    for i, label in enumerate(([[0, 1], [1, 2]], [[2, 2], [255, 0]])):
+        cv2.imwrite(str(tmp_path / 'img' / f'{i}.jpg'), np.zeros((2, 2, 3), np.uint8))
+        cv2.imwrite(str(tmp_path / 'ann' / f'{i}.png'), np.array(label, np.uint8))
+    return tmp_path
+
+
+def config(root, **kwargs):
+    return dict(
+        type='mmseg.BaseSegDataset', data_root=str(root),
+        data_prefix=dict(img_path='img', seg_map_path='ann'),
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations')],
+        **{'metainfo': dict(classes=('a', 'b', 'c')), **kwargs},
+    )
+
+
+def build(*args, **kwargs):
+    return DATASETS.build(config(*args, **kwargs))
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_counts_by_hand(root, workers):
+    prior, failures = count_dataset(build(root), workers)
+    assert prior.pixel_counts.tolist() == [2, 2, 3] and not failures
+    assert prior.image_counts.tolist() == [2, 1, 2]
+    assert (prior.num_images, prior.num_ignored) == (2, 1)
+
+
+def test_reduce_zero_label_counts_as_in_training(root):
+    dataset = build(root, reduce_zero_label=True, metainfo=dict(classes=('b', 'c')))
+    prior = ClassPrior.from_dataset(dataset)
+    assert prior.pixel_counts.tolist() == [2, 3] and prior.num_ignored == 3
+
+
+def test_repeated_data_set_counts_once(root):
+    dataset = DATASETS.build(dict(type='RepeatDataset', times=3, dataset=config(root)))
+    assert ClassPrior.from_dataset(dataset).pixel_counts.tolist() == [2, 2, 3]
+
+
+def test_failures_are_listed_and_strict_stops(root):
+    (root / 'ann' / '0.png').write_bytes(b'no png')
+    cv2.imwrite(str(root / 'ann' / '1.png'), np.full((2, 2), 7, np.uint8))
+    prior, failures = count_dataset(build(root))
+    assert prior is None and [Path(p).name for p, _ in failures] == ['0.png', '1.png']
+    assert 'labels 7 (4 pixels)' in failures[1][1]
+    with pytest.raises(ClassCountError, match='0.png'):
+        count_dataset(build(root), strict=True)
+
+
+def run_tool(root, *extra):
+    (root / 'config.py').write_text(f'train_dataloader = dict(dataset={config(root)!r})\n')
+    command = [sys.executable, TOOL, root / 'config.py', '--out', root / 'p.json', *extra]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_tool(root):
+    done = run_tool(root)
+    assert done.returncode == 0, done.stderr
+    assert ClassPrior.load(root / 'p.json').pixel_counts.tolist() == [2, 2, 3]
+    assert (root / 'p.png').stat().st_size > 1000 and 'tail' in done.stdout
+    assert 'give --force' in run_tool(root).stderr
+
+
+def test_tool_finishes_the_rest_and_fails(root):
+    (root / 'ann' / '0.png').unlink()
+    done = run_tool(root)
+    assert done.returncode == 1 and '0.png' in done.stderr
+    assert not (root / 'p.json').exists()
+    assert ClassPrior.load(root / 'p.partial.json').pixel_counts.tolist() == [1, 0, 2]
+
+
+class Loader:
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+
+class FakeRunner:
+    def __init__(self, root, model):
+        import logging
+        self.model, self.work_dir = model, root / 'work'
+        self.train_dataloader = Loader(build(root))
+        self.logger = logging.getLogger('test')
+
+
+def test_hook_fills_open_priors_and_caches(root):
+    from mmseg_ltmi.models.losses import LogitAdjustedLoss
+    for _ in range(2):
+        model = nn.ModuleList([LogitAdjustedLoss(), LogitAdjustedLoss([1, 1, 1])])
+        ClassPriorHook().before_train(FakeRunner(root, model))
+        assert not model[0].needs_class_prior
+        assert model[0].log_prior.exp().tolist() == pytest.approx([2 / 7, 2 / 7, 3 / 7], abs=1e-5)
+        assert model[1].log_prior.exp().tolist() == pytest.approx([1 / 3] * 3)
+        (root / 'ann' / '0.png').write_bytes(b'no longer read')
+    (root / 'work' / 'class_prior.json').unlink()
+    with pytest.raises(ClassCountError, match='0.png'):
+        ClassPriorHook().before_train(FakeRunner(root, nn.ModuleList([LogitAdjustedLoss()])))

@@ -1,0 +1,77 @@
+"""Count how often each class occurs in a data set of an mmsegmentation config."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+from prettytable import PrettyTable
+
+import mmseg_ltmi  # noqa: F401  registers everything
+from mmseg_ltmi import ClassPrior
+from mmseg_ltmi.priors import ClassCountError, count_dataset
+from mmseg_ltmi.visualization import plot_class_prior
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='any mmsegmentation config')
+    parser.add_argument('--out', type=Path, required=True, help='JSON file to write')
+    parser.add_argument('--split', choices=['train', 'val', 'test'], default='train')
+    parser.add_argument('--workers', type=int, default=2, help='processes, 0 for none')
+    parser.add_argument('--strict', action='store_true', help='stop at the first bad label file')
+    parser.add_argument('--force', action='store_true', help='replace an existing --out')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value overrides')
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    if args.out.exists() and not args.force:
+        sys.exit(f'{args.out} exists: name another file or give --force')
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    init_default_scope('mmseg')
+    from mmseg.registry import DATASETS
+
+    dataset = DATASETS.build(cfg[f'{args.split}_dataloader'].dataset)
+    try:
+        prior, failures = count_dataset(dataset, args.workers, args.strict, progress=True)
+    except ClassCountError as error:
+        sys.exit(f'\n{error}')
+    print()
+    for path, reason in failures:
+        print(f'{path}: {reason}', file=sys.stderr)
+    if prior is None:
+        sys.exit('no pixel with a class was counted: nothing is written')
+    # A count with holes keeps another name, so that nobody takes it for the whole.
+    out = args.out.with_suffix('.partial.json') if failures else args.out
+    print(class_table(prior))
+    prior.save(out)
+    plot_class_prior(prior, out.with_suffix('.png'))
+    print(f'wrote {out} and {out.with_suffix(".png")}')
+    if failures:
+        print(f'{len(failures)} label files could not be counted', file=sys.stderr)
+    return 1 if failures else 0
+
+
+def class_table(prior: ClassPrior) -> str:
+    """A row per class, from frequent to rare."""
+    table = PrettyTable(['class', 'pixels', '%', 'images', 'group'], align='r')
+    table.align['class'] = 'l'
+    names = prior.classes or [str(c) for c in range(prior.num_classes)]
+    probs = prior.probs(0)
+    for group, members in prior.groups()._asdict().items():
+        for c in members:
+            images = '-' if prior.image_counts is None else prior.image_counts[c]
+            share = f'{100 * probs[c]:.4f}'
+            table.add_row([names[c], f'{prior.pixel_counts[c]:,}', share, images, group])
+    return f'{table}\n{prior.num_images} images, {prior.num_ignored:,} pixels ignored'
+
+
+if __name__ == '__main__':
+    sys.exit(main())
