@@ -40,7 +40,7 @@ def main() -> int:
 
     dataset = DATASETS.build(cfg[f'{args.split}_dataloader'].dataset)
     try:
-        prior, failures = count_dataset(dataset, args.workers, args.strict, progress=True)
+        prior, failures = count_dataset(dataset, args.workers, args.strict, sys.stdout.isatty())
     except ClassCountError as error:
         sys.exit(f'\n{error}')
     print()
