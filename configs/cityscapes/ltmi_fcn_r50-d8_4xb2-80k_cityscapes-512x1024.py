@@ -1,0 +1,11 @@
+_base_ = 'mmseg::fcn/fcn_r50-d8_4xb2-80k_cityscapes-512x1024.py'
+custom_imports = dict(imports=['mmseg_ltmi'])
+model = dict(
+    decode_head=dict(
+        type='LTMIFCNHead',
+        loss_decode=dict(type='LogitAdjustedLoss', class_prior='cityscapes'),
+        contrast=dict(class_prior='cityscapes'),
+    ),
+    auxiliary_head=dict(loss_decode=dict(type='LogitAdjustedLoss', class_prior='cityscapes')),
+)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'log_temperature': dict(decay_mult=0.0)}))
