@@ -3,6 +3,9 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
+demo: .venv/.ready
+	$(BIN)/python tools/demo.py
+
 test: .venv/.ready
 	$(BIN)/python -m pytest -q
 
@@ -15,4 +18,4 @@ lint: .venv/.ready
 	$(BIN)/pip install -q -e '.[lite,test]'
 	touch $@
 
-.PHONY: test lint
+.PHONY: demo test lint

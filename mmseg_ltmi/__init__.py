@@ -4,8 +4,16 @@ from . import compat
 
 compat.apply()
 
-from . import datasets, engine, evaluation, models  # noqa: E402
+from . import datasets, engine, evaluation, models, visualization  # noqa: E402
 from .priors import ClassPrior  # noqa: E402
 from .version import __version__  # noqa: E402
 
-__all__ = ['ClassPrior', '__version__', 'datasets', 'engine', 'evaluation', 'models']
+__all__ = [
+    'ClassPrior',
+    '__version__',
+    'datasets',
+    'engine',
+    'evaluation',
+    'models',
+    'visualization',
+]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import inspect
 import sys
+import warnings
 from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, distribution
 from types import ModuleType
@@ -11,26 +14,72 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from packaging.version import Version
+
+MMSEG_MIN, MMSEG_BELOW = '1.2.2', '2'
 
 
 def apply() -> None:
     """Run every step; calling it again changes nothing."""
+    check_openmmlab()
+    warn_without_pkg_resources()
     stand_in_for_compiled_ops()
     allow_checkpoint_classes()
     name_fork_package()
+
+
+def check_openmmlab() -> None:
+    """The packages below ours are there, and mmsegmentation is one that we know.
+
+    Only ``mmseg.__version__`` is asked: the distribution's name differs between forks.
+
+    Raises:
+        ImportError: what is missing or too old, and what installs it.
+    """
+    for name in ('mmengine', 'mmcv', 'mmseg'):
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(
+                f'mmseg_ltmi needs {name}, which is not installed: '
+                "pip install 'mmseg_ltmi[lite]' (mmcv without compiled ops), or its extra "
+                "'full' or 'onedl'"
+            )
+    import mmseg
+
+    if not Version(MMSEG_MIN) <= Version(mmseg.__version__) < Version(MMSEG_BELOW):
+        raise ImportError(
+            f'mmseg_ltmi needs mmsegmentation>={MMSEG_MIN},<{MMSEG_BELOW}, '
+            f'but mmseg.__version__ is {mmseg.__version__}'
+        )
+
+
+def warn_without_pkg_resources() -> None:
+    """mmengine 0.10 finds ``mmseg::`` bases by pkg_resources, which setuptools 82 removed."""
+    if importlib.util.find_spec('pkg_resources') is not None:
+        return
+    from mmengine.utils import package_utils
+
+    if 'pkg_resources' in inspect.getsource(package_utils):
+        # Not an error: a config without such a base never asks for it.
+        warnings.warn(
+            "configs with _base_ = 'mmseg::...' will fail: mmengine needs pkg_resources, which "
+            "setuptools 82 removed. pip install 'setuptools>=77.0.3,<82'",
+            stacklevel=2,
+        )
 
 
 class _MissingOps(ModuleType):
     """``mmcv._ext`` without compiled ops: it imports, and a call says what is missing."""
 
     def __getattr__(self, name: str) -> Any:
+        # inspect and copy probe for dunders; a made-up answer would lead them astray.
         if name.startswith('__'):
             raise AttributeError(name)
 
         def missing(*_: Any, **__: Any) -> NoReturn:
             raise RuntimeError(
-                f'the compiled op {name!r} is not part of mmcv-lite: install full mmcv '
-                "(pip install 'setuptools<81' && pip install --no-build-isolation 'mmcv>=2.1,<2.2')"
+                f'the compiled op {name!r} is not part of mmcv-lite: install full mmcv (pip '
+                "uninstall mmcv-lite; pip install 'setuptools>=77.0.3,<81'; "
+                'pip install --no-build-isolation mmcv==2.1.0)'
             )
 
         return missing
@@ -42,46 +91,63 @@ def stand_in_for_compiled_ops() -> None:
         return
     module = _MissingOps('mmcv._ext', 'Stand-in for the compiled ops of full mmcv.')
     module.__file__ = __file__
+    # No loader: that is how mmcv.utils.check_ops_exist still finds that there are no ops.
     module.__spec__ = ModuleSpec('mmcv._ext', None, origin=__file__)
     sys.modules['mmcv._ext'] = module
 
 
+def _history_statistic(owner: Any, name: str) -> Any:
+    """What ``getattr`` means inside a checkpoint.
+
+    HistoryBuffer pickles its statistics as ``getattr(HistoryBuffer, 'mean')``. The real getattr
+    would let a crafted checkpoint reach anything, so the name stands for these four alone.
+    """
+    from mmengine.logging import HistoryBuffer
+
+    if owner is not HistoryBuffer or name not in ('current', 'mean', 'max', 'min'):
+        raise ValueError(f'a checkpoint may not ask for {owner!r}.{name}')
+    return getattr(owner, name)
+
+
 def allow_checkpoint_classes() -> None:
-    """mmengine's checkpoints hold a few harmless classes that ``weights_only=True`` refuses."""
-    if not hasattr(torch.serialization, 'add_safe_globals'):
+    """mmengine's checkpoints hold a few harmless classes that ``weights_only=True`` refuses.
+
+    They are its log history, kept in numpy arrays. torch 2.6 made ``weights_only`` the default.
+    """
+    if torch.__version__ < '2.6':
         return
-    from mmengine.logging.history_buffer import HistoryBuffer
+    from mmengine.logging import HistoryBuffer
 
-    multiarray = getattr(np, '_core', None) or np.core
-    reconstruct = multiarray.multiarray._reconstruct
-    scalar = multiarray.multiarray.scalar
-    statistics = {'current', 'mean', 'max', 'min'}
-
-    def statistic(owner: Any, name: str) -> Any:
-        # HistoryBuffer pickles its statistics as getattr(HistoryBuffer, 'mean'). The real getattr
-        # would let a crafted checkpoint reach anything, so the name stands for this one alone.
-        if owner is not HistoryBuffer or name not in statistics:
-            raise ValueError(f'a checkpoint may not ask for {owner!r}.{name}')
-        return getattr(owner, name)
-
-    allowed: list[Any] = [HistoryBuffer, np.ndarray, np.dtype, (statistic, 'builtins.getattr')]
-    # A checkpoint written under the other major version of numpy names the old or new module.
-    for root in ('numpy.core', 'numpy._core'):
-        allowed.append((reconstruct, f'{root}.multiarray._reconstruct'))
-        allowed.append((scalar, f'{root}.multiarray.scalar'))
-    allowed += [type(np.dtype(kind)) for kind in ('f4', 'f8', 'i4', 'i8', 'u1', '?')]
-    torch.serialization.add_safe_globals(allowed)
+    # numpy 2 moved the module; a checkpoint written under the other numpy has the other name.
+    core = 'numpy._core' if hasattr(np, '_core') else 'numpy.core'
+    multiarray = importlib.import_module(f'{core}.multiarray')
+    torch.serialization.add_safe_globals(
+        [
+            HistoryBuffer,
+            (_history_statistic, 'builtins.getattr'),
+            np.ndarray,
+            np.dtype,
+            *(type(np.dtype(kind)) for kind in ('f2', 'f4', 'f8', 'i4', 'i8', 'u1', '?')),
+            *(
+                (getattr(multiarray, name), f'{root}.multiarray.{name}')
+                for root in ('numpy.core', 'numpy._core')
+                for name in ('_reconstruct', 'scalar')
+            ),
+        ]
+    )
 
 
 def name_fork_package() -> None:
     """``mmseg::`` bases are looked up by distribution, and the fork's has another name."""
     from mmengine.config.utils import MODULE2PACKAGE
 
-    for name in ('mmsegmentation', 'onedl-mmsegmentation'):
-        try:
-            distribution(name)
-        except PackageNotFoundError:
-            continue
-        if name != 'mmsegmentation':
-            MODULE2PACKAGE['mmseg'] = 'mmseg'
-        return
+    if not _is_distribution('mmsegmentation') and _is_distribution('onedl-mmsegmentation'):
+        MODULE2PACKAGE['mmseg'] = 'mmseg'
+
+
+def _is_distribution(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True

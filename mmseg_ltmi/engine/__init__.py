@@ -1,5 +1,6 @@
-"""Hooks."""
+"""What a run needs beside the model."""
 
+from .cpu_runner import CPURunner
 from .hooks import ClassPriorHook
 
-__all__ = ['ClassPriorHook']
+__all__ = ['CPURunner', 'ClassPriorHook']

@@ -12,7 +12,9 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from prettytable import PrettyTable
 
-from .long_tail_iou_metric import evaluation_prior, group_means, group_names, write_rows
+from mmseg_ltmi.priors import build_class_prior
+
+from .per_class import check_suffix, class_rows, group_means, write_rows
 
 
 @METRICS.register_module()
@@ -38,6 +40,7 @@ class LogitAdjustmentSweep(IoUMetric):
         per_class_file: str | None = None,
         **kwargs: Any,
     ) -> None:
+        check_suffix(per_class_file)
         super().__init__(**kwargs)
         self.class_prior = class_prior
         self.taus = tuple(taus)
@@ -46,7 +49,7 @@ class LogitAdjustmentSweep(IoUMetric):
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Store the areas (len(taus), 4, C) of each image."""
         num_classes = len(self.dataset_meta['classes'])
-        prior = evaluation_prior(self.class_prior, np.zeros(num_classes), num_classes)
+        prior = build_class_prior(self.class_prior, num_classes, "the metric's class_prior")
         for sample in data_samples:
             logits = sample['seg_logits']['data'].float()
             if logits.shape[0] != num_classes:
@@ -74,29 +77,15 @@ class LogitAdjustmentSweep(IoUMetric):
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """``tau<value>/mIoU``, ``/mAcc``, ``/mIoU_tail``, ... in percent."""
-        areas = torch.stack(results).sum(0).double().numpy()
-        prior = evaluation_prior(self.class_prior, areas[0, 3], areas.shape[2])
-        groups = group_names(prior)
+        areas = torch.stack(results).sum(0)
         metrics: dict[str, float] = {}
         table = PrettyTable(['tau_test', 'mIoU', 'head', 'medium', 'tail', 'mAcc'])
-        for tau, (intersect, union, _, label) in zip(self.taus, areas, strict=True):
-            with np.errstate(invalid='ignore', divide='ignore'):
-                iou, acc = 100 * intersect / union, 100 * intersect / label
-            rows = [
-                {
-                    'class': name,
-                    'group': group,
-                    'pixels': int(label[c]),
-                    'IoU': float(iou[c]),
-                    'Acc': float(acc[c]),
-                }
-                for c, (name, group) in enumerate(
-                    zip(self.dataset_meta['classes'], groups, strict=True)
-                )
-            ]
-            means = {'mIoU': round(float(np.nanmean(iou)), 2)}
-            means['mAcc'] = round(float(np.nanmean(acc)), 2)
-            means.update(group_means(rows))
+        for tau, area in zip(self.taus, areas, strict=True):
+            rows = class_rows(area, self.dataset_meta['classes'], self.class_prior)
+            means = {
+                f'm{key}': round(float(np.nanmean([row[key] for row in rows])), 2)
+                for key in ('IoU', 'Acc')
+            } | group_means(rows)
             metrics.update({f'tau{tau:g}/{key}': value for key, value in means.items()})
             columns = ('mIoU', 'mIoU_head', 'mIoU_medium', 'mIoU_tail', 'mAcc')
             table.add_row([f'{tau:g}', *(means.get(column, '-') for column in columns)])
