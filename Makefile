@@ -1,7 +1,9 @@
 PYTHON ?= python3
-# The version that is tested. A GPU machine takes its own: make test TORCH=torch
+# The version that is tested. TORCH takes another, with options of pip if need be: on Linux the
+# default of PyPI brings CUDA with it, so a GPU machine may say `make demo TORCH=torch`.
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 
 demo: .venv/.ready
 	$(BIN)/python tools/demo.py
@@ -9,13 +11,21 @@ demo: .venv/.ready
 test: .venv/.ready
 	$(BIN)/python -m pytest -q
 
-lint: .venv/.ready
-	$(BIN)/pip install -q ruff && $(BIN)/ruff check .
+lint: .venv/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
-.venv/.ready: setup.py
+# torch first, so that nothing else chooses its build; the last step has all it needs in place.
+.venv/.ready: setup.py $(wildcard requirements/*.txt)
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q '$(TORCH)'
-	$(BIN)/pip install -q -e '.[lite,test]'
+	$(PIP) $(TORCH) -r requirements/build.txt
+	$(PIP) -r requirements/lite.txt -r requirements/tests.txt
+	$(PIP) --no-build-isolation -e '.[lite,test]'
+	touch $@
+
+.venv/.lint: .venv/.ready
+	$(PIP) -r requirements/dev.txt
 	touch $@
 
 .PHONY: demo test lint

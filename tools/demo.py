@@ -24,7 +24,7 @@ READINGS = {'natural': 0.0, 'balanced': 1.0}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'))
-    parser.add_argument('--iters', type=int, default=600, help='training steps of each run')
+    parser.add_argument('--iters', type=int, default=400, help='training steps of each run')
     args = parser.parse_args()
     train = LongTailShapesDataset(pipeline=[dict(type='mmseg.LoadAnnotations')])
     ClassPrior.from_dataset(train).save(args.work_dir / 'class_prior.json')
@@ -42,7 +42,7 @@ def main() -> None:
 
 def train_and_test(method: str, work_dir: Path, iters: int) -> dict[str, list[dict]]:
     """Rows of each class, for each reading of the trained model."""
-    cfg = Config.fromfile(CONFIGS / f'{method}_fcn-r18_600_shapes-128x128.py')
+    cfg = Config.fromfile(CONFIGS / f'{method}_fcn-r18_400_shapes-128x128.py')
     cfg.work_dir = str(work_dir / method)
     cfg.train_cfg.max_iters = cfg.param_scheduler[0].end = iters
     cfg.test_evaluator = dict(

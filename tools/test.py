@@ -6,8 +6,6 @@ All other options are mmsegmentation's: --work-dir, --out, --show, --show-dir, -
 
 import argparse
 
-import torch
-
 from mmseg_ltmi.utils import add_cfg_options, run_mmseg_tool
 
 if __name__ == '__main__':
@@ -17,8 +15,7 @@ if __name__ == '__main__':
     ours, arguments = parser.parse_known_args()
     if '-h' in arguments or '--help' in arguments:
         print(f'{__doc__}\n{parser.format_help()}\nmmsegmentation:\n')
-    # nccl, which stock configs name, needs a GPU.
-    options = [] if torch.cuda.is_available() else ['env_cfg.dist_cfg.backend=gloo']
+    options = []
     if ours.tau_test is not None:
         options.append(f'model.decode_head.tau_test={ours.tau_test}')
     if ours.per_class is not None:

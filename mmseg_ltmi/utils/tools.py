@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import mmseg
+import torch
 
 
 def add_cfg_options(arguments: list[str], options: list[str]) -> list[str]:
@@ -28,6 +29,13 @@ def run_mmseg_tool(name: str, arguments: list[str]) -> None:
     Raises:
         FileNotFoundError: mmsegmentation was installed without its tools.
     """
+    if not torch.cuda.is_available() and _value_of('--launcher', arguments) == 'pytorch':
+        # mmengine would pick a GPU, join by nccl and name the GPU to the model's wrapper. It takes a
+        # group that is there as it is, and what the config says of the wrapper.
+        torch.distributed.init_process_group('gloo')
+        options = ['runner_type=CPURunner', 'model_wrapper_cfg.type=MMDistributedDataParallel']
+        options += [f'model_wrapper_cfg.{item}' for item in ('broadcast_buffers=False', 'device_ids=None')]
+        arguments = add_cfg_options(arguments, options)
     package = Path(mmseg.__file__).parent
     for folder in (package / '.mim' / 'tools', package.parent / 'tools'):
         if (folder / name).is_file():
@@ -38,3 +46,12 @@ def run_mmseg_tool(name: str, arguments: list[str]) -> None:
         f"mmsegmentation's tools/{name} is not beside {package}: install mmsegmentation as a wheel "
         '(pip install mmsegmentation==1.2.2) or from its repository'
     )
+
+
+def _value_of(option: str, arguments: list[str]) -> str | None:
+    for i, argument in enumerate(arguments):
+        if argument.startswith(f'{option}='):
+            return argument.split('=', 1)[1]
+        if argument == option:
+            return arguments[i + 1] if i + 1 < len(arguments) else None
+    return None

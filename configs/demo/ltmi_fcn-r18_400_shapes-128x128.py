@@ -1,4 +1,4 @@
-_base_ = './ce_fcn-r18_600_shapes-128x128.py'
+_base_ = './ce_fcn-r18_400_shapes-128x128.py'
 model = dict(
     decode_head=dict(
         type='LTMIFCNHead',
