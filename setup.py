@@ -28,9 +28,7 @@ class BuildWithMim(build_py):
                 target.unlink(missing_ok=True)
                 target.symlink_to(Path('../..') / name, source.is_dir())
             elif source.is_dir():
-                copytree(
-                    source, target, ignore=ignore_patterns('__pycache__'), dirs_exist_ok=True
-                )
+                copytree(source, target, ignore=ignore_patterns('__pycache__'), dirs_exist_ok=True)
             else:
                 self.copy_file(str(source), str(target))
 

@@ -15,7 +15,7 @@ from mmseg.registry import DATASETS
 
 from .shapes_drawing import CLASSES, VERSION, draw
 
-SPLITS = {'train': 800, 'val': 200, 'test': 400}
+SPLITS = {'train': 800, 'val': 200, 'test': 200}
 """Images of each split by default."""
 
 

@@ -30,11 +30,12 @@ def run_mmseg_tool(name: str, arguments: list[str]) -> None:
         FileNotFoundError: mmsegmentation was installed without its tools.
     """
     if not torch.cuda.is_available() and _value_of('--launcher', arguments) == 'pytorch':
-        # mmengine would pick a GPU, join by nccl and name the GPU to the model's wrapper. It takes a
-        # group that is there as it is, and what the config says of the wrapper.
+        # mmengine would pick a GPU, join by nccl and name the GPU to the model's wrapper. It takes
+        # a group that is there as it is, and what the config says of the wrapper.
         torch.distributed.init_process_group('gloo')
-        options = ['runner_type=CPURunner', 'model_wrapper_cfg.type=MMDistributedDataParallel']
-        options += [f'model_wrapper_cfg.{item}' for item in ('broadcast_buffers=False', 'device_ids=None')]
+        options = ['runner_type=CPURunner']
+        for item in ('type=MMDistributedDataParallel', 'broadcast_buffers=False', 'device_ids=None'):
+            options.append(f'model_wrapper_cfg.{item}')
         arguments = add_cfg_options(arguments, options)
     package = Path(mmseg.__file__).parent
     for folder in (package / '.mim' / 'tools', package.parent / 'tools'):

@@ -1,0 +1,9 @@
+_base_ = './ce_fcn-r18_1k_camvid-176x176.py'
+model = dict(
+    decode_head=dict(
+        type='LTMIFCNHead',
+        loss_decode=dict(_delete_=True, type='LogitAdjustedLoss', class_prior='camvid'),
+        contrast=dict(class_prior='camvid'),
+    )
+)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'log_temperature': dict(decay_mult=0.0)}))
