@@ -115,8 +115,8 @@ class Tiny(BaseModel):
         super().__init__()
         self.layer = nn.Linear(2, 1)
 
-    def forward(self, *inputs, mode):
-        out = self.layer(torch.stack(inputs)).mean()
+    def forward(self, inputs, mode):
+        out = self.layer(inputs).mean()
         return dict(loss=out, acc_seg=out.detach()) if mode == 'loss' else [out]
 
 
@@ -131,14 +131,14 @@ class NumpyScores(BaseMetric):
 
 
 def run(work_dir: Path, iters: int, resume: bool = False) -> Runner:
-    data = [torch.rand(2) for _ in range(4)]
+    data = [dict(inputs=torch.rand(2)) for _ in range(4)]
     loaders = [DataLoader(data, 2, sampler=DefaultSampler(data, shuffle=False)) for _ in range(2)]
     runner = Runner(
         model=Tiny(),
         work_dir=str(work_dir),
         train_dataloader=loaders[0],
         val_dataloader=loaders[1],
-        val_evaluator=NumpyScores(),
+        val_evaluator=[NumpyScores()],
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=iters, val_interval=2),
         val_cfg=dict(),
         optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.01)),

@@ -33,10 +33,15 @@ def run_mmseg_tool(name: str, arguments: list[str]) -> None:
         # mmengine would pick a GPU, join by nccl and name the GPU to the model's wrapper. It takes
         # a group that is there as it is, and what the config says of the wrapper.
         torch.distributed.init_process_group('gloo')
-        options = ['runner_type=CPURunner']
-        for item in ('type=MMDistributedDataParallel', 'broadcast_buffers=False', 'device_ids=None'):
-            options.append(f'model_wrapper_cfg.{item}')
-        arguments = add_cfg_options(arguments, options)
+        arguments = add_cfg_options(
+            arguments,
+            [
+                'runner_type=CPURunner',
+                'model_wrapper_cfg.type=MMDistributedDataParallel',
+                'model_wrapper_cfg.broadcast_buffers=False',
+                'model_wrapper_cfg.device_ids=None',
+            ],
+        )
     package = Path(mmseg.__file__).parent
     for folder in (package / '.mim' / 'tools', package.parent / 'tools'):
         if (folder / name).is_file():
