@@ -6,7 +6,9 @@ All other options are mmsegmentation's: --work-dir, --out, --show, --show-dir, -
 
 import argparse
 
-from mmseg_ltmi.utils import add_cfg_options, run_mmseg_tool
+from mmengine.config import Config
+
+from mmseg_ltmi.utils import add_cfg_options, operating_point_options, run_mmseg_tool
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -15,12 +17,8 @@ if __name__ == '__main__':
     ours, arguments = parser.parse_known_args()
     if '-h' in arguments or '--help' in arguments:
         print(f'{__doc__}\n{parser.format_help()}\nmmsegmentation:\n')
-    options = []
-    if ours.tau_test is not None:
-        options.append(f'model.decode_head.tau_test={ours.tau_test}')
-    if ours.per_class is not None:
-        options += [
-            'test_evaluator.type=LongTailIoUMetric',
-            f'test_evaluator.per_class_file={ours.per_class}',
-        ]
-    run_mmseg_tool('test.py', add_cfg_options(arguments, options))
+    config = next((a for a in arguments if a.endswith('.py')), None)
+    if config is not None:
+        options = operating_point_options(Config.fromfile(config), ours.tau_test, ours.per_class)
+        arguments = add_cfg_options(arguments, options)
+    run_mmseg_tool('test.py', arguments)

@@ -29,9 +29,7 @@ model = dict(
     ),
 )
 optim_wrapper = dict(
-    optimizer=dict(
-        _delete_=True, type='AdamW', lr=0.00006, betas=(0.9, 0.999), weight_decay=0.01
-    ),
+    optimizer=dict(_delete_=True, type='AdamW', lr=0.00006, betas=(0.9, 0.999), weight_decay=0.01),
     paramwise_cfg=dict(
         custom_keys={
             'relative_position_bias_table': dict(decay_mult=0.0),

@@ -8,9 +8,7 @@ model = dict(
     backbone=dict(base_channels=32),
     decode_head=dict(in_channels=[32, 64, 128, 256], channels=64, num_classes=13),
 )
-optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.01)
-)
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.01))
 param_scheduler = [dict(type='PolyLR', eta_min=1e-5, power=0.9, begin=0, end=400, by_epoch=False)]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=400)
 test_cfg = dict(type='TestLoop')

@@ -40,8 +40,7 @@ class LongTailShapesDataset(BaseSegDataset):
 
     METAINFO = dict(
         classes=('background', *(c.name for c in CLASSES)),
-        palette=[[90, 90, 90]]
-        + [cv2.applyColorMap(np.uint8([[20 * i]]), 2)[0, 0].tolist() for i in range(len(CLASSES))],
+        palette=[[90, 90, 90], *(list(c.colour[::-1]) for c in CLASSES)],
     )
 
     def __init__(

@@ -60,8 +60,8 @@ def draw(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray,
         texture = _texture(rng, CLASSES[c].texture, height, width)
         image[mask] = (colour * texture[..., None])[mask]
         label[mask] = c + 1
-    image += rng.normal(0, 16, image.shape)
-    return image.clip(0, 255).astype(np.uint8), label
+    noisy = image + rng.normal(0, 16, image.shape)
+    return noisy.clip(0, 255).astype(np.uint8), label
 
 
 def _mask(rng: np.random.Generator, cls: ShapeClass, height: int, width: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mmseg
 import torch
+from mmengine.config import Config
 
 
 def add_cfg_options(arguments: list[str], options: list[str]) -> list[str]:
@@ -21,6 +22,42 @@ def add_cfg_options(arguments: list[str], options: list[str]) -> list[str]:
         return [*arguments, '--cfg-options', *options]
     place = arguments.index('--cfg-options') + 1
     return [*arguments[:place], *options, *arguments[place:]]
+
+
+def operating_point_options(
+    cfg: Config, tau_test: float | None = None, per_class: str | None = None
+) -> list[str]:
+    """``--cfg-options`` that set the operating point and the file of per-class rows.
+
+    Raises:
+        ValueError: the config's last head is no LTMI head, or it has no IoU metric.
+    """
+    options = []
+    if tau_test is not None:
+        heads, key = cfg.model.decode_head, 'model.decode_head'
+        if isinstance(heads, list):
+            heads, key = heads[-1], f'{key}.{len(heads) - 1}'
+        if not heads.type.startswith('LTMI'):
+            raise ValueError(
+                f'--tau-test needs an LTMI head, but the config has {heads.type}: make it '
+                f"'LTMI{heads.type}' with class_prior=..., or evaluate with LogitAdjustmentSweep"
+            )
+        options.append(f'{key}.tau_test={tau_test}')
+    if per_class is not None:
+        found = cfg.test_evaluator
+        keyed = {'test_evaluator': found}
+        if isinstance(found, list):
+            keyed = {f'test_evaluator.{i}': metric for i, metric in enumerate(found)}
+        place = next(
+            (k for k, m in keyed.items() if m.type in ('LongTailIoUMetric', 'IoUMetric')), None
+        )
+        if place is None:
+            raise ValueError(
+                '--per-class needs an IoUMetric or LongTailIoUMetric in test_evaluator, but it has '
+                f'{[metric.type for metric in keyed.values()]}'
+            )
+        options += [f'{place}.type=LongTailIoUMetric', f'{place}.per_class_file={per_class}']
+    return options
 
 
 def run_mmseg_tool(name: str, arguments: list[str]) -> None:

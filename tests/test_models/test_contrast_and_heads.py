@@ -22,8 +22,13 @@ def samples(label):
 
 def head(**kwargs):
     return MODELS.build(
-        dict(type='LTMIFCNHead', loss_decode=LOSS, contrast=dict(class_prior=[60, 30, 9, 1]),
-             **COMMON, **kwargs)
+        dict(
+            type='LTMIFCNHead',
+            loss_decode=LOSS,
+            contrast=dict(class_prior=[60, 30, 9, 1]),
+            **COMMON,
+            **kwargs,
+        )
     )
 
 

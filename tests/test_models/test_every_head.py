@@ -13,7 +13,10 @@ BN = dict(type='BN')
 LA = dict(type='LogitAdjustedLoss', class_prior=[8, 4, 2, 1])
 ONE = dict(in_channels=16, channels=8, norm_cfg=BN)
 MANY = dict(
-    in_channels=[8, 16, 16], in_index=[0, 1, 2], channels=8, norm_cfg=BN,
+    in_channels=[8, 16, 16],
+    in_index=[0, 1, 2],
+    channels=8,
+    norm_cfg=BN,
     input_transform='multiple_select',
 )
 ARGUMENTS = {

@@ -20,8 +20,7 @@ def naive_gml(q, y, k, ky, log_prior, t, q_ids=None, k_ids=None):
         joint = {}
         for c in range(len(log_prior)):
             mine = [
-                j for j in range(len(k))
-                if ky[j] == c and (q_ids is None or q_ids[i] != k_ids[j])
+                j for j in range(len(k)) if ky[j] == c and (q_ids is None or q_ids[i] != k_ids[j])
             ]
             if mine:
                 mean = sum(torch.exp((q[i] * k[j]).sum() / t) for j in mine) / len(mine)
@@ -121,7 +120,9 @@ def test_natural_shift_and_weights():
     )
     torch.testing.assert_close(
         LogitAdjustedLoss([6, 3, 1], class_weight='inverse').class_weights(),
-        1 / (3 * p), rtol=1e-4, atol=1e-4,
+        1 / (3 * p),
+        rtol=1e-4,
+        atol=1e-4,
     )
 
 

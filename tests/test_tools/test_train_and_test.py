@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
-from mmseg_ltmi.utils import add_cfg_options
+from mmseg_ltmi.utils import add_cfg_options, operating_point_options
 
 ROOT = Path(__file__).parents[2]
 # torchrun lies beside the interpreter.
@@ -39,6 +40,26 @@ def test_user_options_stay():
     assert merged == ['c.py', '--cfg-options', 'a=1', 'a=2', '--amp']
 
 
+def test_options_find_the_last_head_and_the_metric():
+    cfg = Config(
+        dict(
+            model=dict(decode_head=[dict(type='FCNHead'), dict(type='LTMIOCRHead')]),
+            test_evaluator=[dict(type='LogitAdjustmentSweep'), dict(type='IoUMetric')],
+        )
+    )
+    assert operating_point_options(cfg, 0.5, 'rows.csv') == [
+        'model.decode_head.1.tau_test=0.5',
+        'test_evaluator.1.type=LongTailIoUMetric',
+        'test_evaluator.1.per_class_file=rows.csv',
+    ]
+    cfg.model.decode_head = dict(type='FCNHead')
+    cfg.test_evaluator = dict(type='LogitAdjustmentSweep')
+    with pytest.raises(ValueError, match='LTMIFCNHead'):
+        operating_point_options(cfg, 0.5)
+    with pytest.raises(ValueError, match='LogitAdjustmentSweep'):
+        operating_point_options(cfg, per_class='rows.csv')
+
+
 def test_train_resume_and_test(tmp_path, options):
     train = [sys.executable, ROOT / 'tools/train.py', CONFIG, '--work-dir', tmp_path / 'run']
     log = run([*train, '--cfg-options', *options], tmp_path)
@@ -50,21 +71,38 @@ def test_train_resume_and_test(tmp_path, options):
     assert 'resumed epoch: 0, iter: 4' in log and 'Iter(train) [6/6]' in log
 
     test = [sys.executable, ROOT / 'tools/test.py', CONFIG, tmp_path / 'run/iter_6.pth']
-    log = run([*test, '--per-class', tmp_path / 'rows.csv', '--tau-test', '1',
-               '--cfg-options', *options], tmp_path)
+    log = run(
+        [*test, '--per-class', tmp_path / 'rows.csv', '--tau-test', '1', '--cfg-options', *options],
+        tmp_path,
+    )
     assert 'mIoU_head' in log and len((tmp_path / 'rows.csv').read_text().splitlines()) == 14
 
 
 def test_two_processes(tmp_path, options):
     log = run(
-        ['bash', ROOT / 'tools/dist_train.sh', CONFIG, 2, '--work-dir', tmp_path / 'run',
-         '--cfg-options', *options],
+        [
+            'bash',
+            ROOT / 'tools/dist_train.sh',
+            CONFIG,
+            2,
+            '--work-dir',
+            tmp_path / 'run',
+            '--cfg-options',
+            *options,
+        ],
         tmp_path,
     )
     assert 'Iter(train) [4/4]' in log
     run(
-        ['bash', ROOT / 'tools/dist_test.sh', CONFIG, tmp_path / 'run/iter_4.pth', 2,
-         '--cfg-options', *options],
+        [
+            'bash',
+            ROOT / 'tools/dist_test.sh',
+            CONFIG,
+            tmp_path / 'run/iter_4.pth',
+            2,
+            '--cfg-options',
+            *options,
+        ],
         tmp_path,
     )
 

@@ -83,11 +83,11 @@ class PixelContrast(PriorHolder):
         small = F.interpolate(labels[:, None].float(), features.shape[2:], mode='nearest')
         sample = self.sampler(small[:, 0].long(), log_prior, logits)
         # Pixels are picked before they are projected: the rest of the map costs nothing.
-        picked = features.movedim(1, -1).reshape(-1, features.shape[1])[sample.index]
+        picked = features.movedim(1, -1).reshape(-1, features.shape[1])[sample.pixel]
         query = self.projector(picked)
 
-        ids = sample.index + get_rank() * small.numel()
-        self.queue.enqueue(query, _first_of_each(sample.index, sample.labels), ids)
+        ids = sample.pixel + get_rank() * small.numel()
+        self.queue.enqueue(query, _first_of_each(sample.pixel, sample.labels), ids)
         key, key_labels, key_ids = self.queue.read()
         loss, log_likelihood = self.loss.terms(
             query,

@@ -19,12 +19,12 @@ class PixelSample(NamedTuple):
     """Drawn pixels.
 
     Attributes:
-        index: int64 (N,), into the flattened (B*H*W) map.
+        pixel: int64 (N,), index into the flattened (B*H*W) map.
         labels: int64 (N,), the class of each, -1 where nothing could be drawn.
         log_prior: float32 (C,), log class distribution of what the sampler draws.
     """
 
-    index: Tensor
+    pixel: Tensor
     labels: Tensor
     log_prior: Tensor
 
@@ -106,7 +106,7 @@ class HardPixelSampler(ClassBalancedPixelSampler):
     def _weights(self, labels: Tensor, num_classes: int, logits: Tensor | None) -> Tensor:
         if logits is None:
             raise ValueError(
-                'HardPixelSampler needs the head\'s scores (logits=): draw with '
+                "HardPixelSampler needs the head's scores (logits=): draw with "
                 'ClassBalancedPixelSampler where there are none'
             )
         posterior = logits.float().softmax(1).movedim(1, -1).reshape(-1, num_classes)

@@ -67,7 +67,7 @@ class InferencePrior(nn.Module):
             if self.log_prior.isnan().any():
                 raise RuntimeError(
                     f'tau_test={self.tau_test} needs the class prior, which neither the config '
-                    "nor the checkpoint gives: set decode_head.class_prior (a name such as "
+                    'nor the checkpoint gives: set decode_head.class_prior (a name such as '
                     "'ade20k', a path or counts)"
                 )
             shift = shift - self.tau_test * self.log_prior

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
@@ -14,8 +14,11 @@ from mmseg_ltmi.models.losses.functional import LabelOutOfRangeError
 
 from .inference_prior import InferencePrior
 
+# A mixin in fact; to the type checker a head, whose methods it extends.
+_Head: Any = BaseDecodeHead if TYPE_CHECKING else object
 
-class LTMIHeadMixin:
+
+class LTMIHeadMixin(_Head):
     """Adds the contrastive term in training and the inference prior in testing.
 
     The pixel feature is what ``cls_seg`` receives, and the labels are those that the head itself
@@ -114,7 +117,8 @@ class LTMIHeadMixin:
     @contextmanager
     def _watch(self) -> Iterator[dict[str, Any]]:
         """Record what passes through the head, and let go of it afterwards."""
-        self._seen = seen = {}
+        seen: dict[str, Any] = {}
+        self._seen = seen
         try:
             yield seen
         finally:

@@ -21,8 +21,9 @@ def natural_shift_of(loss: nn.Module, num_classes: int) -> Tensor | None:
         float32 (C,), or None where the loss does not say (its class prior is still to be filled
         in, or its scores are no log-posterior at all, as with Dice).
     """
-    if hasattr(loss, 'natural_shift'):
-        return loss.natural_shift()
+    stated = getattr(loss, 'natural_shift', None)
+    if callable(stated):
+        return stated()
     if type(loss).__name__ != 'CrossEntropyLoss' or getattr(loss, 'use_sigmoid', False):
         return None
     class_weight = getattr(loss, 'class_weight', None)
