@@ -7,9 +7,12 @@ adaptation. Everything is computed in float32 at least, whatever autocast says.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class LabelOutOfRangeError(ValueError):
@@ -122,7 +125,8 @@ def class_log_likelihood(
         class has no key.
     """
     with torch.autocast(query.device.type, enabled=False):
-        similarity = at_least_float32(query) @ at_least_float32(key).T
+        # As key @ query.T, whose layout class_log_mean_exp works in.
+        similarity = (at_least_float32(key) @ at_least_float32(query).T).T
         return class_log_mean_exp(similarity / temperature, key_labels, num_classes, exclude)
 
 
@@ -135,25 +139,43 @@ def class_log_mean_exp(
         score (N, K), key_labels (K,), exclude (N, K) bool. Returns (N, C), ``-inf`` where a class
         has no key that counts.
     """
-    num_queries = score.shape[0]
     known = (key_labels >= 0) & (key_labels < num_classes)
     label = key_labels.where(known, num_classes)  # keys without a class go to a spare column
-    one_hot = F.one_hot(label, num_classes + 1)[:, :num_classes].to(score)
-    if exclude is not None:
-        score = score.masked_fill(exclude, -torch.inf)
-        count = one_hot.sum(0) - exclude.to(score) @ one_hot
-    else:
-        count = one_hot.sum(0).expand(num_queries, num_classes)
+    return _ClassLogMeanExp.apply(score, label, num_classes, exclude)
 
-    # The maximum of the class itself, not of the row: with a small temperature a class far from
-    # the query would underflow to "no key" under the row's.
-    peak = score.new_full((num_queries, num_classes + 1), -torch.inf)
-    peak = peak.scatter_reduce(1, label.expand(num_queries, -1), score.detach(), 'amax')
-    peak = peak.where(peak > -torch.inf, 0)
-    total = (score - peak[:, label]).exp() @ one_hot
-    present = count > 0
-    log_mean = total.where(present, 1).log() - count.where(present, 1).log()
-    return (log_mean + peak[:, :num_classes]).masked_fill(~present, -torch.inf)
+
+class _ClassLogMeanExp(torch.autograd.Function):
+    """Keeps one (N, K) matrix for the backward pass, where autograd would keep four."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, score: Tensor, label: Tensor, num_classes: int, exclude: Tensor | None
+    ) -> Tensor:
+        # Keys run down the rows: what belongs to a class is then picked and summed by whole rows.
+        score = score.T
+        one_hot = F.one_hot(label, num_classes + 1)[:, :num_classes].T.to(score)
+        count = one_hot.sum(1, keepdim=True).expand(-1, score.shape[1])
+        if exclude is not None:
+            score = score.masked_fill(exclude.T, -torch.inf)
+            count = count - one_hot @ exclude.T.to(score)
+        # The maximum of the class itself, not of all keys: with a small temperature a class far
+        # from the query would underflow to "no key" under theirs.
+        peak = score.new_full((num_classes + 1, score.shape[1]), -torch.inf)
+        peak.index_reduce_(0, label, score, 'amax')
+        peak.masked_fill_(peak == -torch.inf, 0)
+        weight = (score - peak[label]).exp_()
+        total = one_hot @ weight
+        absent = count <= 0
+        ctx.save_for_backward(weight, total, label, absent)
+        log_mean = (total / count).log_() + peak[:num_classes]
+        return log_mean.masked_fill_(absent, -torch.inf).T
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        weight, total, label, absent = ctx.saved_tensors
+        per_class = F.pad((gradient.T / total).masked_fill_(absent, 0), (0, 0, 0, 1))
+        return per_class[label].mul_(weight).T, None, None, None
 
 
 def gml_loss(
@@ -223,7 +245,7 @@ def same_identity(query_ids: Tensor | None, key_ids: Tensor | None) -> Tensor | 
         raise ValueError('query_ids and key_ids go together: give both or neither')
     if query_ids is None or key_ids is None:
         return None
-    return query_ids[:, None] == key_ids[None, :]
+    return (key_ids[:, None] == query_ids[None, :]).T  # the layout of class_log_mean_exp
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -94,14 +94,15 @@ class GMLLoss(nn.Module):
         """The loss, and the class log-likelihoods (N, C) of the queries without graph."""
         with torch.autocast(query.device.type, enabled=False):
             # One product serves both terms.
-            similarity = at_least_float32(query) @ at_least_float32(key).T
-            log_likelihood = class_log_mean_exp(
-                similarity / self.temperature, key_labels, self.num_classes
-            )
+            query, key = at_least_float32(query), at_least_float32(key)
+            score = (key @ (query / self.temperature).T).T
+            log_likelihood = class_log_mean_exp(score, key_labels, self.num_classes)
             loss = mixture_cross_entropy(log_likelihood, query_labels, log_prior)
             if self.learn_temperature:
+                # The factor is 1; through it T receives its gradient.
+                factor = self.temperature / self.log_temperature.exp()
                 held_out = class_log_mean_exp(
-                    similarity.detach() / self.log_temperature.exp(),
+                    score.detach() * factor,
                     key_labels,
                     self.num_classes,
                     same_identity(query_ids, key_ids),
