@@ -12,7 +12,7 @@ from prettytable import PrettyTable
 
 import mmseg_ltmi  # noqa: F401  registers everything
 from mmseg_ltmi import ClassPrior
-from mmseg_ltmi.priors import ClassCountError, count_dataset
+from mmseg_ltmi.priors import count_dataset
 from mmseg_ltmi.visualization import plot_class_prior
 
 
@@ -21,6 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='any mmsegmentation config')
     parser.add_argument('--out', type=Path, required=True, help='JSON file to write')
     parser.add_argument('--split', choices=['train', 'val', 'test'], default='train')
+    parser.add_argument('--plot', type=Path, help='PNG to write; default: beside --out')
     parser.add_argument('--workers', type=int, default=2, help='processes, 0 for none')
     parser.add_argument('--strict', action='store_true', help='stop at the first bad label file')
     parser.add_argument('--force', action='store_true', help='replace an existing --out')
@@ -38,10 +39,14 @@ def main() -> int:
     init_default_scope('mmseg')
     from mmseg.registry import DATASETS
 
-    dataset = DATASETS.build(cfg[f'{args.split}_dataloader'].dataset)
+    loader = cfg.get(f'{args.split}_dataloader')
+    if loader is None:
+        sys.exit(f'{args.config} has no {args.split}_dataloader: choose another --split')
+    dataset = DATASETS.build(loader.dataset)
+    args.out.parent.mkdir(parents=True, exist_ok=True)  # fail before the counting, not after
     try:
         prior, failures = count_dataset(dataset, args.workers, args.strict, sys.stdout.isatty())
-    except ClassCountError as error:
+    except ValueError as error:
         sys.exit(f'\n{error}')
     print()
     for path, reason in failures:
@@ -51,9 +56,10 @@ def main() -> int:
     # A count with holes keeps another name, so that nobody takes it for the whole.
     out = args.out.with_suffix('.partial.json') if failures else args.out
     print(class_table(prior))
+    plot = args.plot or out.with_suffix('.png')
     prior.save(out)
-    plot_class_prior(prior, out.with_suffix('.png'))
-    print(f'wrote {out} and {out.with_suffix(".png")}')
+    plot_class_prior(prior, plot)
+    print(f'wrote {out} and {plot}')
     if failures:
         print(f'{len(failures)} label files could not be counted', file=sys.stderr)
     return 1 if failures else 0

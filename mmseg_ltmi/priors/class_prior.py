@@ -33,7 +33,7 @@ class ClassPrior:
         classes: C names.
         image_counts: (C,) number of images in which a class occurs.
         num_images: number of images counted.
-        num_ignored: number of ignored pixels.
+        num_ignored: number of ignored pixels; 0 also where the source does not say.
         source: where the numbers come from.
 
     Raises:
@@ -52,7 +52,7 @@ class ClassPrior:
         self.pixel_counts = _counts(pixel_counts, 'pixel_counts')
         if not self.pixel_counts.any():
             raise ValueError('pixel_counts are all zero: count at least one labelled pixel')
-        self.classes = None if classes is None else tuple(classes)
+        self.classes = None if classes is None else _names(classes)
         self.image_counts = None if image_counts is None else _counts(image_counts, 'image_counts')
         for name in ('classes', 'image_counts'):
             value = getattr(self, name)
@@ -61,8 +61,10 @@ class ClassPrior:
                     f'{name} has {len(value)} entries, but pixel_counts has {self.num_classes}: '
                     'give one per class'
                 )
-        self.num_images = num_images
-        self.num_ignored = num_ignored
+        if not isinstance(source, str):
+            raise ValueError(f'source must be a text, but is {source!r:.80}')
+        self.num_images = None if num_images is None else _whole(num_images, 'num_images')
+        self.num_ignored = _whole(num_ignored, 'num_ignored')
         self.source = source
 
     @property
@@ -92,7 +94,8 @@ class ClassPrior:
         """Head, medium and tail classes.
 
         Classes are ranked by frequency, ties by index. The first ``round(head * C)`` are head, the
-        last ``round(tail * C)`` tail, the rest medium: 4/3/4 for CamVid's 11 classes.
+        last ``round(tail * C)`` tail, the rest medium: 4/3/4 for CamVid's 11 classes. Two classes
+        are one head and one tail class; a single class is head, whatever the shares.
 
         Raises:
             ValueError: unknown ``by``, no image counts, shares that exceed one.
@@ -105,7 +108,7 @@ class ClassPrior:
         if counts is None:
             raise ValueError("this prior has no image counts: use by='pixels'")
         rank = np.argsort(-counts, kind='stable').tolist()
-        num_head = round(head * self.num_classes)
+        num_head = 1 if self.num_classes == 1 else round(head * self.num_classes)
         start_tail = max(self.num_classes - round(tail * self.num_classes), num_head)
         return ClassGroups(
             tuple(rank[:num_head]), tuple(rank[num_head:start_tail]), tuple(rank[start_tail:])
@@ -130,8 +133,11 @@ class ClassPrior:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f'{path.name}.{os.getpid()}.part')
-        part.write_text(json.dumps(self.to_dict(), indent=1) + '\n')
-        os.replace(part, path)
+        try:
+            part.write_text(json.dumps(self.to_dict(), indent=1) + '\n')
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, name: str | Path) -> ClassPrior:
@@ -157,20 +163,25 @@ class ClassPrior:
                 f'{path} is no complete JSON ({error}): count it again with '
                 'tools/estimate_class_prior.py'
             ) from error
+        if not isinstance(data, dict) or data.get('format') != FORMAT:
+            raise ValueError(f'{path} is not a class prior: its "format" is not {FORMAT!r}')
         return cls._from_dict(data, str(path))
 
     @classmethod
     def from_dataset(
-        cls, dataset: Any, num_workers: int = 0, progress: bool = False
+        cls, dataset: Any, num_workers: int = 0, strict: bool = False, progress: bool = False
     ) -> ClassPrior:
         """Count a built mmsegmentation data set; see :func:`count_dataset`.
 
         Raises:
-            ClassCountError: a label file cannot be counted, or no pixel has a class.
+            ClassCountError: label files that cannot be counted (all of them, or with ``strict``
+                the first), or no pixel has a class. A part is never taken for the whole.
         """
-        from .counting import ClassCountError, count_dataset
+        from .counting import ClassCountError, count_dataset, list_failures
 
-        report = count_dataset(dataset, num_workers, strict=True, progress=progress)
+        report = count_dataset(dataset, num_workers, strict, progress)
+        if report.failures:
+            raise ClassCountError(list_failures(report.failures))
         if report.prior is None:
             raise ClassCountError('no pixel of the data set has a class: check its labels')
         return report.prior
@@ -212,26 +223,45 @@ def build_class_prior(
     elif isinstance(value, dict):
         prior = ClassPrior._from_dict(dict(value), where)
     else:
-        prior = ClassPrior(value)
+        prior = ClassPrior._from_dict({'pixel_counts': value}, where)
     if num_classes is not None and prior.num_classes != num_classes:
+        name = value if isinstance(value, (str, Path)) else prior.source or 'given as numbers'
         raise ValueError(
-            f'{where} has {prior.num_classes} classes ({prior.source or value!r}), but the model '
+            f'{where} has {prior.num_classes} classes ({name}), but the model '
             f'has num_classes={num_classes}: count the prior on the data set that is trained'
         )
     return prior
 
 
+def _names(value: Any) -> tuple[str, ...]:
+    # A lone text is a sequence too, of letters.
+    if isinstance(value, str) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f'classes must be a list of names, but is {value!r:.80}')
+    return tuple(value)
+
+
+def _whole(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise ValueError(f'{name} must be a whole number, 0 or more, but is {value!r:.80}')
+    return int(value)
+
+
 def _counts(value: Any, name: str) -> np.ndarray:
     try:
-        counts = np.asarray(value.cpu() if isinstance(value, Tensor) else value)
+        counts = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+        if counts.dtype.kind in 'US':
+            raise TypeError('texts')  # numpy would read '3' as 3
         counts = counts.astype(np.int64 if counts.dtype.kind in 'iu' else np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f'{name} must be numbers, one per class, but is {value!r:.80}') from error
     if counts.ndim != 1 or counts.size == 0:
-        raise ValueError(f'{name} must be a list with one number per class: got {counts.shape}')
+        raise ValueError(
+            f'{name} must be a list with one number per class, but its shape is {counts.shape}'
+        )
     wrong = np.flatnonzero(~(np.isfinite(counts) & (counts >= 0)))
     if wrong.size:
         raise ValueError(
             f'{name}[{wrong[0]}] is {counts[wrong[0]]}: counts must be finite and not negative'
         )
+    counts.flags.writeable = False
     return counts

@@ -22,6 +22,8 @@ def plot_class_prior(prior: ClassPrior, path: str | Path) -> None:
     names = prior.classes or [str(c) for c in range(prior.num_classes)]
     order: list[int] = []
     for group, members in prior.groups()._asdict().items():
+        if not members:
+            continue  # two classes have no medium one
         place = np.arange(len(order), len(order) + len(members))
         axes.bar(place, percent[list(members)], color=GROUP_COLOURS[group], label=group)
         order += members
@@ -33,4 +35,6 @@ def plot_class_prior(prior: ClassPrior, path: str | Path) -> None:
     else:
         axes.set_xlabel('classes from frequent to rare')
     axes.legend()
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

@@ -1,3 +1,4 @@
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mmengine.runner import BaseLoop
 from mmseg.registry import DATASETS
 from torch import nn
 
@@ -28,7 +30,8 @@ def root(tmp_path):
 
 def config(root, **kwargs):
     return dict(
-        type='mmseg.BaseSegDataset', data_root=str(root),
+        type='mmseg.BaseSegDataset',
+        data_root=str(root),
         data_prefix=dict(img_path='img', seg_map_path='ann'),
         pipeline=[dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations')],
         **{'metainfo': dict(classes=('a', 'b', 'c')), **kwargs},
@@ -95,23 +98,38 @@ class Loader:
         self.dataset = dataset
 
 
+class Loop(BaseLoop):
+    def run(self):
+        pass
+
+
 class FakeRunner:
-    def __init__(self, root, model):
-        import logging
+    def __init__(self, root, model, train=True):
         self.model, self.work_dir = model, root / 'work'
         self.train_dataloader = Loader(build(root))
+        # What tells the hook that this run trains.
+        self._train_loop = Loop(self, self.train_dataloader) if train else None
         self.logger = logging.getLogger('test')
 
 
 def test_hook_fills_open_priors_and_caches(root):
     from mmseg_ltmi.models.losses import LogitAdjustedLoss
+
     for _ in range(2):
         model = nn.ModuleList([LogitAdjustedLoss(), LogitAdjustedLoss([1, 1, 1])])
-        ClassPriorHook().before_train(FakeRunner(root, model))
+        ClassPriorHook().before_run(FakeRunner(root, model))
         assert not model[0].needs_class_prior
         assert model[0].log_prior.exp().tolist() == pytest.approx([2 / 7, 2 / 7, 3 / 7], abs=1e-5)
         assert model[1].log_prior.exp().tolist() == pytest.approx([1 / 3] * 3)
         (root / 'ann' / '0.png').write_bytes(b'no longer read')
     (root / 'work' / 'class_prior.json').unlink()
     with pytest.raises(ClassCountError, match='0.png'):
-        ClassPriorHook().before_train(FakeRunner(root, nn.ModuleList([LogitAdjustedLoss()])))
+        ClassPriorHook().before_run(FakeRunner(root, nn.ModuleList([LogitAdjustedLoss()])))
+
+
+def test_hook_leaves_a_run_that_only_tests(root):
+    from mmseg_ltmi.models.losses import LogitAdjustedLoss
+
+    loss = LogitAdjustedLoss()
+    ClassPriorHook().before_run(FakeRunner(root, nn.ModuleList([loss]), train=False))
+    assert loss.needs_class_prior and not (root / 'work').exists()

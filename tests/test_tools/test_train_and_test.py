@@ -1,9 +1,11 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from mmseg_ltmi.utils import add_cfg_options, operating_point_options
@@ -66,9 +68,14 @@ def test_train_resume_and_test(tmp_path, options):
     assert 'decode.loss_contrast' in log and 'decode.contrast_temperature' in log
     assert (tmp_path / 'run/class_prior.json').is_file()
 
+    state = torch.load(tmp_path / 'run/iter_4.pth', weights_only=True)['state_dict']
+    held = (state['decode_head.contrast.queue.labels'] >= 0).float().mean()
     more = [o.replace('max_iters=4', 'max_iters=6') for o in options]
     log = run([*train, '--resume', '--cfg-options', *more], tmp_path)
     assert 'resumed epoch: 0, iter: 4' in log and 'Iter(train) [6/6]' in log
+    # The hook fills the prior in before the checkpoint is read, or it would empty the queue again.
+    fill = re.search(r'Iter\(train\) \[5/6\].*queue_fill: ([\d.]+)', log)
+    assert held > 0 and float(fill[1]) >= held - 1e-4
 
     test = [sys.executable, ROOT / 'tools/test.py', CONFIG, tmp_path / 'run/iter_6.pth']
     log = run(

@@ -6,55 +6,81 @@ from pathlib import Path
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 
-from mmseg_ltmi.priors import ClassPrior, describe
+from mmseg_ltmi.priors import ClassCountError, ClassPrior, describe
 
 
 @HOOKS.register_module()
 class ClassPriorHook(Hook):
     """Fill in ``class_prior=None`` from the train set.
 
-    Rank 0 counts, or reads what it counted for the same data set before; the others receive it.
+    Every submodule of the model whose ``needs_class_prior`` is true receives the prior through
+    ``set_class_prior(prior)``. Where none is, nothing is counted. Rank 0 counts, or reads what it
+    counted for the same data set before; the others wait and receive it. On a large data set
+    that may outlast the time-out of the process group: give more ``num_workers``, or count once
+    with ``tools/estimate_class_prior.py`` and name the file as ``class_prior``.
 
     Args:
         num_workers: processes that count; 0 counts in the run's own.
         cache: file in the work dir.
     """
 
+    # Before EMAHook copies the model, which must find buffers of their final shape.
     priority = 'VERY_HIGH'
 
     def __init__(self, num_workers: int = 0, cache: str = 'class_prior.json') -> None:
         self.num_workers = num_workers
         self.cache = cache
 
-    def before_train(self, runner: Runner) -> None:
-        """Fill every module of the model that has an open prior."""
+    def before_run(self, runner: Runner) -> None:
+        """Fill every module of the model that has an open prior, if this run trains.
+
+        Not ``before_train``, which comes after a checkpoint is resumed: a queue that learns its
+        shares from the prior would empty what the checkpoint had put into it.
+
+        Raises:
+            ClassCountError: on every rank, if the train set cannot be counted.
+        """
+        # Only train() has built the loop by now; val() and test() share before_run.
+        if isinstance(runner._train_loop, BaseLoop):
+            self._fill(runner)
+
+    def _fill(self, runner: Runner) -> None:
         waiting = [m for m in runner.model.modules() if getattr(m, 'needs_class_prior', False)]
         if not waiting:
             return
-        result: list = [None]
+        answer: list = [None, '']
+        failure = None
         if is_main_process():
             try:
-                result = [self._prior(runner)]
+                answer[0] = self._prior(runner)
             except Exception as error:  # the other ranks wait for an answer, whatever it is
-                result = [error]
-        broadcast_object_list(result)
-        if isinstance(result[0], Exception):
-            raise result[0]
+                failure = error
+                answer[1] = f'rank 0 could not get the class prior: {error}'
+        broadcast_object_list(answer)
+        if failure is not None:
+            raise failure
+        if answer[1]:
+            raise ClassCountError(answer[1])
         for module in waiting:
-            module.set_class_prior(result[0])
+            module.set_class_prior(answer[0])
 
     def _prior(self, runner: Runner) -> ClassPrior:
         dataset = runner.train_dataloader.dataset
         path = Path(runner.work_dir) / self.cache
+        what = describe(dataset)
         if path.is_file():
-            prior = ClassPrior.load(path)
-            if prior.source == f'counted over {describe(dataset)}':
-                return prior
-            runner.logger.info(f'{path} belongs to another data set: counting again')
-        runner.logger.info(f'counting the class prior of {describe(dataset)}')
+            try:
+                prior = ClassPrior.load(path)
+                if prior.source == f'counted over {what}':
+                    return prior
+                reason = 'belongs to another data set'
+            except ValueError as error:
+                reason = f'cannot be used ({error})'
+            runner.logger.info(f'{path} {reason}: counting again')
+        runner.logger.info(f'counting the class prior of {what}')
         prior = ClassPrior.from_dataset(dataset, self.num_workers)
         prior.save(path)
         return prior
