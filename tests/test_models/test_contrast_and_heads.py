@@ -5,7 +5,12 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 import mmseg_ltmi  # noqa: F401
-from mmseg_ltmi.models.contrast import ClassBalancedPixelSampler, ClassQueue, UniformPixelSampler
+from mmseg_ltmi.models.contrast import (
+    ClassBalancedPixelSampler,
+    ClassQueue,
+    HardPixelSampler,
+    UniformPixelSampler,
+)
 
 COMMON = dict(in_channels=8, channels=8, num_classes=4, norm_cfg=dict(type='BN'))
 LOSS = dict(type='LogitAdjustedLoss', class_prior=[60, 30, 9, 1], use_sigmoid=False)
@@ -21,14 +26,9 @@ def samples(label):
 
 
 def head(**kwargs):
+    contrast = dict(class_prior=[60, 30, 9, 1])
     return MODELS.build(
-        dict(
-            type='LTMIFCNHead',
-            loss_decode=LOSS,
-            contrast=dict(class_prior=[60, 30, 9, 1]),
-            **COMMON,
-            **kwargs,
-        )
+        dict(type='LTMIFCNHead', loss_decode=LOSS, **COMMON, **{'contrast': contrast, **kwargs})
     )
 
 
@@ -57,6 +57,36 @@ def test_samplers_draw_what_they_report():
         torch.testing.assert_close(share, drawn.log_prior.exp(), atol=0.02, rtol=0)
     empty = sampler(torch.full((1, 4, 4), 255), prior.log())
     assert (empty.labels == -1).all()
+
+
+def test_hard_sampler_draws_by_hardness_within_a_class():
+    torch.manual_seed(0)
+    labels = torch.tensor([[[0, 0, 1, 255]]])
+    # p(y|x) of the first two pixels: 0.9 and 0.1, hardness with the floor: 0.15 and 0.95.
+    logits = torch.tensor([[0.9, 0.1, 0.5, 0.5], [0.1, 0.9, 0.5, 0.5]]).log().view(1, 2, 1, 4)
+    drawn = HardPixelSampler(20000, floor=0.05)(labels, torch.zeros(2), logits)
+    share = drawn.pixel.bincount(minlength=4) / 20000
+    expected = torch.tensor([0.5 * 0.15 / 1.1, 0.5 * 0.95 / 1.1, 0.5, 0])
+    torch.testing.assert_close(share, expected, atol=0.02, rtol=0)
+    torch.testing.assert_close(drawn.log_prior.exp(), torch.tensor([0.5, 0.5]))
+    with pytest.raises(ValueError, match='logits='):
+        HardPixelSampler()(labels, torch.zeros(2))
+    model = head()
+    model.contrast.sampler = HardPixelSampler()
+    loss = model.loss([torch.randn(2, 8, 8, 8)], samples(torch.zeros(2, 16, 16).long()), None)
+    assert loss['loss_contrast'].isfinite()
+
+
+def test_learned_temperature_moves_and_a_fixed_one_does_not():
+    torch.manual_seed(0)
+    for learn in (True, False):
+        model = head(contrast=dict(class_prior=[60, 30, 9, 1], loss=dict(learn_temperature=learn)))
+        losses = model.loss(
+            [torch.randn(2, 8, 8, 8)], samples(torch.randint(0, 4, (2, 16, 16))), None
+        )
+        losses['loss_contrast'].backward()
+        log_temperature = model.contrast.loss.log_temperature
+        assert bool(log_temperature.grad) if learn else not log_temperature.requires_grad
 
 
 def test_train_step_gives_finite_losses_and_gradients():

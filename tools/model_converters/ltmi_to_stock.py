@@ -1,0 +1,73 @@
+"""Turn an LTMI checkpoint into one of the stock head, with the same predictions.
+
+What an LTMI head adds to its scores at inference is a constant per class; it goes into the bias of
+``conv_seg``, and what only training needs (queue, projection, temperature, optimizer) is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import mmseg_ltmi  # noqa: F401  lets torch.load accept mmengine's log history
+
+
+def to_stock(state: dict[str, Tensor], tau_test: float = 0.0) -> dict[str, Tensor]:
+    """State dict of the model with stock heads.
+
+    Args:
+        state: state dict of a model with LTMI heads.
+        tau_test: operating point that the stock head is to have.
+
+    Raises:
+        ValueError: no LTMI head, one without a bias, or an unknown prior with ``tau_test``.
+    """
+    heads = [key[: -len('inference_prior.log_prior')] for key in state if _is_prior(key)]
+    if not heads:
+        raise ValueError('it has no LTMI head (no key ends in inference_prior.log_prior)')
+    stock = {k: v for k, v in state.items() if not _is_ours(k, heads)}
+    for head in heads:
+        bias = f'{head}conv_seg.bias'
+        if bias not in stock:
+            raise ValueError(f'it has no {bias} to carry the shift: use the LTMI head')
+        shift = state[f'{head}inference_prior.natural_shift'].nan_to_num(nan=0.0)
+        if tau_test:
+            log_prior = state[f'{head}inference_prior.log_prior']
+            if log_prior.isnan().any():
+                raise ValueError(f'{head}inference_prior does not know the class prior: tau_test=0')
+            shift = shift - tau_test * log_prior
+        stock[bias] = stock[bias] + shift
+    return stock
+
+
+def _is_prior(key: str) -> bool:
+    return key.endswith('inference_prior.log_prior')
+
+
+def _is_ours(key: str, heads: list[str]) -> bool:
+    ours = ('contrast.', 'inference_prior.')
+    return any(key.startswith(head + name) for head in heads for name in ours)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('checkpoint', type=Path)
+    parser.add_argument('out', type=Path)
+    parser.add_argument('--tau-test', type=float, default=0.0, help='0 natural, 1 balanced')
+    args = parser.parse_args()
+    checkpoint = torch.load(args.checkpoint, map_location='cpu', weights_only=True)
+    try:
+        state = to_stock(checkpoint.get('state_dict', checkpoint), args.tau_test)
+    except ValueError as error:
+        sys.exit(f'{args.checkpoint}: {error}')
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({'meta': checkpoint.get('meta', {}), 'state_dict': state}, args.out)
+    print(f'{args.out}: {len(state)} tensors, read at tau_test={args.tau_test:g}')
+
+
+if __name__ == '__main__':
+    main()
