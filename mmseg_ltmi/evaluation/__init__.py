@@ -1,13 +1,24 @@
-"""Metrics that show both ends of the class distribution."""
+"""Metrics that show both ends of the class distribution, and the choice of an operating point."""
 
+from .iou_rule import IoURule, fit_iou_rule, iou_scores
 from .logit_adjustment_sweep import LogitAdjustmentSweep
 from .long_tail_iou_metric import LongTailIoUMetric
-from .per_class import class_rows, group_means, write_rows
+from .operating_point import OperatingPoint
+from .operating_point_metric import OperatingPointMetric
+from .per_class import class_rows, group_means, overall_means, write_rows
+from .tau_sweep import areas_over_taus
 
 __all__ = [
+    'IoURule',
     'LogitAdjustmentSweep',
     'LongTailIoUMetric',
+    'OperatingPoint',
+    'OperatingPointMetric',
+    'areas_over_taus',
     'class_rows',
+    'fit_iou_rule',
     'group_means',
+    'iou_scores',
+    'overall_means',
     'write_rows',
 ]

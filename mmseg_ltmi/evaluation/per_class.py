@@ -11,27 +11,39 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmseg_ltmi.priors import ClassPrior, build_class_prior
+from mmseg_ltmi.priors import ClassGroups, ClassPrior, build_class_prior
 
-GROUPS = ('head', 'medium', 'tail')
+GROUPS = ClassGroups._fields
+SCORES = ('IoU', 'Acc', 'Precision')
 
 
 def class_rows(
-    areas: torch.Tensor, classes: Sequence[str], class_prior: Any
+    areas: torch.Tensor,
+    classes: Sequence[str],
+    class_prior: Any = None,
+    image_counts: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
-    """Class, group, prior, pixels, IoU and Acc (in percent) of each class.
+    """What happened to each class.
 
     Args:
         areas: (4, C) intersection, union, prediction and label pixels, summed over the images.
         classes: C names.
         class_prior: what ranks the classes; None ranks them by the evaluated labels.
+        image_counts: (C,) evaluated images that hold each class, for ``class_prior=None``.
 
     Returns:
-        rows; IoU and Acc of a class that the labels do not hold are ``nan``.
+        C dicts: ``class``, ``group`` by pixel and ``image_group`` by image frequency (None if no
+        image counts are known), ``prior`` (share of the pixels), ``pixels``, ``predicted`` and
+        ``intersection`` (pixels), ``IoU``, ``Acc`` and ``Precision`` in percent. ``nan`` stands for
+        the scores of a class that the labels do not hold, and for the precision of one that is
+        never predicted.
+
+    Raises:
+        ValueError: the prior is not C long, or names other classes.
     """
-    intersect, union, _, label = areas.double().numpy()
+    intersect, union, predicted, label = areas.double().numpy()
     if class_prior is None:
-        prior = ClassPrior(label.astype(np.int64), source='the evaluated labels')
+        prior = ClassPrior(label.astype(np.int64), image_counts=image_counts)
     else:
         prior = build_class_prior(class_prior, len(classes), "the metric's class_prior")
     if prior.classes is not None and prior.classes != tuple(classes):
@@ -39,49 +51,83 @@ def class_rows(
             f"the metric's class_prior ({prior.source}) has other classes, or the same in another "
             f'order, than the data set: {prior.classes} against {tuple(classes)}'
         )
-    group = {c: name for name, members in prior.groups()._asdict().items() for c in members}
+    group = _group_of_class(prior.groups())
+    has_images = prior.image_counts is not None
+    image_group = _group_of_class(prior.groups(by='images')) if has_images else {}
     with np.errstate(invalid='ignore', divide='ignore'):
-        iou = np.where(label > 0, 100 * intersect / union, np.nan)
-        acc = 100 * intersect / label
+        scores = 100 * intersect / np.stack([union, label, predicted])
+    scores[:, label == 0] = np.nan
     probs = prior.probs(0)
     return [
         {
             'class': name,
             'group': group[c],
+            'image_group': image_group.get(c),
             'prior': float(probs[c]),
             'pixels': int(label[c]),
-            'IoU': float(iou[c]),
-            'Acc': float(acc[c]),
+            'predicted': int(predicted[c]),
+            'intersection': int(intersect[c]),
+            **{key: float(score[c]) for key, score in zip(SCORES, scores, strict=True)},
         }
         for c, name in enumerate(classes)
     ]
 
 
-def group_means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """``mIoU_head``, ``mAcc_head``, ... in percent, over the classes that the labels hold."""
+def overall_means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """``mIoU``, ``mAcc``, ``mPrecision`` and ``fwIoU`` (weighted by label pixels), in percent."""
+    means = {f'm{key}': _mean([row[key] for row in rows]) for key in SCORES}
+    held = [row for row in rows if row['pixels'] > 0]
+    pixels = [row['pixels'] for row in held]
+    means['fwIoU'] = float(np.average([row['IoU'] for row in held], weights=pixels).round(2))
+    return means
+
+
+def group_means(
+    rows: Sequence[dict[str, Any]], by: str = 'group', suffix: str = ''
+) -> dict[str, float]:
+    """``mIoU_head``, ``mAcc_head``, ``mPrecision_head``, ... in percent.
+
+    Args:
+        rows: of :func:`class_rows`.
+        by: 'group' or 'image_group'.
+        suffix: put behind each name.
+
+    Returns:
+        means over the classes whose score is known; without one the name is left out.
+    """
     means = {}
     for group in GROUPS:
-        members = [row for row in rows if row['group'] == group and row['pixels'] > 0]
-        for key in ('IoU', 'Acc') if members else ():
-            means[f'm{key}_{group}'] = round(float(np.mean([row[key] for row in members])), 2)
+        for key in SCORES:
+            value = _mean([row[key] for row in rows if row[by] == group])
+            if not np.isnan(value):
+                means[f'm{key}_{group}{suffix}'] = value
     return means
 
 
 def write_rows(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
-    """Write the rows as ``.json`` (``nan`` becomes null) or ``.csv``."""
+    """Write the rows as ``.json`` (``nan`` becomes null) or ``.csv`` (``nan`` becomes empty)."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    clean = [{k: None if v != v else v for k, v in row.items()} for row in rows]
     if path.suffix == '.json':
-        clean = [{k: None if v != v else v for k, v in row.items()} for row in rows]
         path.write_text(json.dumps(clean, indent=1) + '\n')
         return
     with path.open('w', newline='') as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, list(clean[0]))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(clean)
 
 
 def check_suffix(per_class_file: str | None) -> None:
     """Raise ValueError for a file that is neither ``.json`` nor ``.csv``."""
     if per_class_file is not None and Path(per_class_file).suffix not in ('.json', '.csv'):
         raise ValueError(f'per_class_file must end in .json or .csv, but is {per_class_file}')
+
+
+def _group_of_class(groups: ClassGroups) -> dict[int, str]:
+    return {c: name for name, members in groups._asdict().items() for c in members}
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [v for v in values if v is not None and not np.isnan(v)]
+    return float(np.mean(known).round(2)) if known else float('nan')

@@ -1,5 +1,5 @@
-"""Losses, the contrastive term and the heads that carry it."""
+"""Losses, the contrastive term, the heads that carry it, and segmentors."""
 
-from . import contrast, decode_heads, losses
+from . import contrast, decode_heads, losses, segmentors
 
-__all__ = ['contrast', 'decode_heads', 'losses']
+__all__ = ['contrast', 'decode_heads', 'losses', 'segmentors']

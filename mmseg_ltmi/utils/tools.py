@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import runpy
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 import mmseg
 import torch
 from mmengine.config import Config
+from mmseg.registry import MODELS
+
+from mmseg_ltmi.models.segmentors import OperatingPointMixin
 
 
 def add_cfg_options(arguments: list[str], options: list[str]) -> list[str]:
@@ -24,15 +28,52 @@ def add_cfg_options(arguments: list[str], options: list[str]) -> list[str]:
     return [*arguments[:place], *options, *arguments[place:]]
 
 
+SEGMENTORS = {
+    'EncoderDecoder': 'LTMIEncoderDecoder',
+    'CascadeEncoderDecoder': 'LTMICascadeEncoderDecoder',
+}
+"""The form with an operating point of mmsegmentation's segmentors."""
+
+
+def with_operating_point(model: dict) -> dict:
+    """A model's config whose segmentor takes an operating point.
+
+    Raises:
+        ValueError: a segmentor that takes none.
+    """
+    model = copy.deepcopy(model)
+    model['type'] = SEGMENTORS.get(model['type'], model['type'])
+    if not issubclass(MODELS.get(model['type']), OperatingPointMixin):
+        raise ValueError(
+            f'{model["type"]} takes no operating point: use {" or ".join(SEGMENTORS.values())}, or '
+            'derive it from OperatingPointMixin'
+        )
+    return model
+
+
 def operating_point_options(
-    cfg: Config, tau_test: float | None = None, per_class: str | None = None
+    cfg: Config,
+    tau_test: float | None = None,
+    per_class: str | None = None,
+    operating_point: str | None = None,
 ) -> list[str]:
     """``--cfg-options`` that set the operating point and the file of per-class rows.
 
+    Segmentors and test-time augmentation of mmsegmentation become those that read an operating
+    point, which a checkpoint too may hold.
+
     Raises:
-        ValueError: the config's last head is no LTMI head, or it has no IoU metric.
+        ValueError: ``tau_test`` and the config's last head is no LTMI head, or ``operating_point``
+            and a segmentor that takes none, or ``per_class`` and no IoU metric.
     """
     options = []
+    if cfg.model.type in SEGMENTORS:
+        options.append(f'model.type={SEGMENTORS[cfg.model.type]}')
+    if cfg.get('tta_model', {}).get('type') == 'SegTTAModel':
+        options.append('tta_model.type=LTMISegTTAModel')
+    if operating_point is not None:
+        with_operating_point(cfg.model)
+        options.append(f'model.operating_point={Path(operating_point).resolve()}')
     if tau_test is not None:
         heads, key = cfg.model.decode_head, 'model.decode_head'
         if isinstance(heads, list):
@@ -56,7 +97,10 @@ def operating_point_options(
                 '--per-class needs an IoUMetric or LongTailIoUMetric in test_evaluator, but it has '
                 f'{[metric.type for metric in keyed.values()]}'
             )
-        options += [f'{place}.type=LongTailIoUMetric', f'{place}.per_class_file={per_class}']
+        options += [
+            f'{place}.type=LongTailIoUMetric',
+            f'{place}.per_class_file={Path(per_class).resolve()}',
+        ]
     return options
 
 

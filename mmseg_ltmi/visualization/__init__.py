@@ -1,6 +1,7 @@
 """Plots."""
 
+from .operating_point_plot import plot_operating_points
 from .per_class_plot import plot_per_class_iou
 from .prior_plot import plot_class_prior
 
-__all__ = ['plot_class_prior', 'plot_per_class_iou']
+__all__ = ['plot_class_prior', 'plot_operating_points', 'plot_per_class_iou']

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from mmseg_ltmi.models.losses.natural_shift import natural_shift_of
+from mmseg_ltmi.models.optional_state import OptionalState
 from mmseg_ltmi.priors import build_class_prior
 
 
-class InferencePrior(nn.Module):
+class InferencePrior(OptionalState):
     """Shift of raw scores to ``log p_nat(c|x) - tau_test * log pi_c``.
 
     Both parts are buffers, so that a checkpoint carries its own meaning. A stock checkpoint has
@@ -72,10 +73,3 @@ class InferencePrior(nn.Module):
                 )
             shift = shift - self.tau_test * self.log_prior
         return logits + shift.to(logits).view(1, -1, *[1] * (logits.ndim - 2))
-
-    def _load_from_state_dict(
-        self, state_dict: dict, prefix: str, metadata: dict, strict: bool, missing: list, *rest: Any
-    ) -> None:
-        known = len(missing)
-        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, *rest)
-        del missing[known:]  # a stock checkpoint loads, strictly too

@@ -1,0 +1,104 @@
+"""How a trained model's posterior is read, as a small JSON file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .iou_rule import iou_scores
+
+FORMAT = 'mmseg_ltmi.operating_point'
+RULES = ('tau', 'iou')
+
+
+class OperatingPoint(NamedTuple):
+    """A decision on the natural posterior.
+
+    Attributes:
+        rule: 'tau', argmax of ``log p_c - tau log pi_c``, or 'iou', argmax of
+            ``[p_c (1 + IoU_c) - IoU_c] / U_c``.
+        classes: C names.
+        log_prior: C numbers, log pi.
+        tau: for 'tau'.
+        iou: C numbers in 0..1, for 'iou'.
+        union: C positive numbers, for 'iou'.
+        weights: fingerprint of the classifier that it was chosen for; '' fits every one.
+        report: what it was chosen on and what it was worth.
+    """
+
+    rule: str
+    classes: tuple[str, ...]
+    log_prior: tuple[float, ...]
+    tau: float = 0.0
+    iou: tuple[float, ...] = ()
+    union: tuple[float, ...] = ()
+    weights: str = ''
+    report: dict[str, Any] = {}
+
+    def scores(self, log_posterior: Tensor) -> Tensor:
+        """Scores to take the argmax of.
+
+        Args:
+            log_posterior: (C, ...) natural log-posterior up to a constant per pixel.
+        """
+        if self.rule == 'tau':
+            shift = self.tau * log_posterior.new_tensor(self.log_prior)
+            return log_posterior - shift.view(-1, *[1] * (log_posterior.ndim - 1))
+        posterior = log_posterior.float().softmax(0).movedim(0, -1)
+        return iou_scores(posterior, torch.tensor(self.iou), torch.tensor(self.union)).movedim(
+            -1, 0
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({'format': FORMAT, 'version': 1, **self._asdict()}, indent=1))
+
+    @classmethod
+    def load(cls, source: str | Path | dict) -> OperatingPoint:
+        """Read a file, or a dict of its content.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a file that is truncated or not an operating point, entries that make none.
+        """
+        where = 'the operating point'
+        data: Any = source
+        if not isinstance(source, dict):
+            where = str(source)
+            try:
+                data = json.loads(Path(source).read_text())
+            except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+                raise ValueError(f'{where} is no complete JSON ({error})') from error
+        if not isinstance(data, dict) or (data.get('format'), data.get('version')) != (FORMAT, 1):
+            raise ValueError(f'{where} is not an operating point: its "format" is not {FORMAT!r}')
+        fields = {key: value for key, value in data.items() if key not in ('format', 'version')}
+        try:
+            for name in ('classes', 'log_prior', 'iou', 'union'):
+                fields[name] = tuple(fields[name])
+            point = cls(**fields)
+            point.check()
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f'{where} is not an operating point: {error!r}') from error
+        return point
+
+    def check(self) -> None:
+        """Raise ValueError for entries that make no decision."""
+        if self.rule not in RULES:
+            raise ValueError(f'its rule is {self.rule!r}, not one of {RULES}')
+        needed = {'log_prior': self.log_prior}
+        if self.rule == 'iou':
+            needed |= {'iou': self.iou, 'union': self.union}
+        for name, values in needed.items():
+            if len(values) != len(self.classes) or not torch.tensor(values).isfinite().all():
+                raise ValueError(f'{name} must hold {len(self.classes)} finite numbers')
+        if self.rule == 'iou' and min(self.union) <= 0:
+            raise ValueError('union must be positive')
+
+    def __str__(self) -> str:
+        return f'tau_test={self.tau:g}' if self.rule == 'tau' else 'IoU rule'

@@ -1,0 +1,121 @@
+"""Everything that choosing an operating point needs, gathered in one evaluation pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.evaluator import BaseMetric
+from torch import Tensor
+
+from mmseg_ltmi.priors import ClassPrior
+
+from .iou_rule import IoURule, fit_iou_rule
+from .operating_point import OperatingPoint
+from .tau_sweep import areas_over_taus
+
+TAUS = tuple(i / 20 for i in range(21))
+
+
+class OperatingPointMetric(BaseMetric):
+    """Areas at each tau, those of given rules, and a sample of the posteriors.
+
+    Predictions are read as natural log-posterior. The images are split into ``folds`` blocks of
+    neighbours, so that frames of one clip stay together. The sample bounds the memory: each image
+    may keep its share of ``max_values / C`` pixels, divided among the classes that it holds, and a
+    kept pixel stands for as many as its class has there in proportion, so that sums are unbiased
+    and rare classes are kept whole.
+
+    Args:
+        prior: C classes.
+        num_images: images that will be seen.
+        rules: operating points to measure as they are.
+        folds: K.
+        taus: ascending values of ``tau_test``.
+        max_values: posteriors that are kept at most, pixels times classes; 0 keeps none.
+        ignore_index: label that takes no part.
+        seed: of the sample.
+
+    Attributes:
+        tau_areas: float64 (K, T, 4, C), as in :func:`areas_over_taus`.
+        rule_areas: float64 (len(rules), 4, C).
+    """
+
+    def __init__(
+        self,
+        prior: ClassPrior,
+        num_images: int,
+        rules: Sequence[OperatingPoint] = (),
+        folds: int = 1,
+        taus: Sequence[float] = TAUS,
+        max_values: int = 2**25,
+        ignore_index: int = 255,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(collect_device='cpu', prefix='operating_point')
+        if not 1 <= folds <= num_images:
+            raise ValueError(f'folds={folds} of {num_images} images: use 1 to {num_images}')
+        self.prior = prior
+        self.num_images = num_images
+        self.rules = rules
+        self.folds = folds
+        self.taus = tuple(taus)
+        self.pixels_per_image = max_values // prior.num_classes // num_images
+        self.ignore_index = ignore_index
+        self.generator = torch.Generator().manual_seed(seed)
+        shape = (4, prior.num_classes)
+        self.tau_areas = torch.zeros(folds, len(self.taus), *shape, dtype=torch.float64)
+        self.rule_areas = torch.zeros(len(rules), *shape, dtype=torch.float64)
+        self._sample: list[tuple[Tensor, Tensor, Tensor, int]] = []
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Take in the predictions of a batch."""
+        for sample in data_samples:
+            logits = sample['seg_logits']['data']
+            if logits.shape[0] != self.prior.num_classes:
+                raise ValueError(
+                    f'an operating point needs a score per class: the head gives '
+                    f'{logits.shape[0]} channels for {self.prior.num_classes} classes'
+                )
+            label = sample['gt_sem_seg']['data'].squeeze(0).to(logits.device).long()
+            fold = len(self.results) * self.folds // self.num_images
+            log_prior = self.prior.log_probs().to(logits.device)
+            self.tau_areas[fold] += areas_over_taus(
+                logits, label, log_prior, self.taus, self.ignore_index
+            ).cpu()
+            for place, rule in enumerate(self.rules):
+                self.rule_areas[place] += areas_over_taus(
+                    rule.scores(logits), label, log_prior, (0.0,), self.ignore_index
+                )[0].cpu()
+            if self.pixels_per_image:
+                self._keep(logits, label, fold)
+            self.results.append(None)
+
+    def _keep(self, logits: Tensor, label: Tensor, fold: int) -> None:
+        flat = logits.flatten(1)
+        place = (label.flatten() != self.ignore_index).nonzero()[:, 0]
+        label = label.flatten()[place]
+        count = label.bincount(minlength=self.prior.num_classes)
+        room = self.pixels_per_image / (count > 0).sum().clamp(min=1)
+        chance = (room / count[label]).clamp(max=1)
+        draw = torch.rand(len(chance), generator=self.generator).to(chance.device)
+        kept = draw < chance
+        posterior = flat[:, place[kept]].float().softmax(0).T
+        self._sample.append((posterior.cpu(), label[kept].cpu(), 1 / chance[kept].cpu(), fold))
+
+    def fit(self, left_out: int | None = None) -> IoURule:
+        """The IoU rule of the sample, without the pixels of one fold."""
+        return fit_iou_rule(*self.sample(lambda fold: fold != left_out))
+
+    def sample(self, wanted: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Posterior, label, prior and weight of the kept pixels whose fold is wanted."""
+        parts = [part for part in self._sample if wanted(part[3])]
+        posterior, label, weight = (
+            torch.cat(column) for column in list(zip(*parts, strict=True))[:3]
+        )
+        return posterior, label, self.prior.probs(), weight
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Nothing to log: the attributes are the result."""
+        return {}

@@ -1,0 +1,215 @@
+"""Choose how a trained model's posterior is read: natural argmax, a tau_test, or the IoU rule.
+
+Measures 21 values of tau_test and fits the IoU rule in one pass over the selection split, and
+measures all of them in one pass over the report split. With --folds K both are one split: chosen
+on K-1 blocks of images and measured on the other, in turn. Writes operating_point.json (for
+tools/test.py --operating-point), curves.png, and a checkpoint that holds the choice (--embed).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner, load_checkpoint
+from mmseg.registry import MODELS
+from prettytable import PrettyTable
+from torch import nn
+
+from mmseg_ltmi import ClassPrior
+from mmseg_ltmi.evaluation import OperatingPoint, OperatingPointMetric, choosing
+from mmseg_ltmi.models.segmentors import Decision, classifier_fingerprint, last_head
+from mmseg_ltmi.priors import build_class_prior
+from mmseg_ltmi.utils import with_operating_point
+from mmseg_ltmi.visualization import plot_operating_points
+
+CHOICES = ('natural', *choosing.CRITERIA, 'IoU rule')
+
+
+def main() -> None:
+    args = parse_arguments()
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options)
+    cfg.work_dir = str(args.work_dir or cfg.get('work_dir') or f'work_dirs/{args.config.stem}')
+    out = args.out or Path(cfg.work_dir, 'operating_point')
+
+    model = load_model(cfg, args.checkpoint)
+    selection = evaluate(
+        model, cfg, args.select, args.class_prior, folds=args.folds or 1, max_values=args.max_values
+    )
+    points = choosing.candidates(selection)
+    if args.folds:
+        report, table = None, choosing.cross_fitted(selection)
+    else:
+        rules = [point for point in points.values() if point.rule == 'iou']
+        report = evaluate(model, cfg, args.report, args.class_prior, rules=rules, max_values=0)
+        table = choosing.measured(points, report)
+    print(show(points, table, args))
+
+    chosen = points[args.choose]._replace(
+        weights=classifier_fingerprint(model),
+        report={**provenance(args), 'taus': selection.taus, 'values': table},
+    )
+    chosen.save(out / 'operating_point.json')
+    prior = selection.prior
+    curves = [
+        None if metric is None else choosing.curve(metric.tau_areas.sum(0), prior)
+        for metric in (selection, report)
+    ]
+    plot_operating_points(selection.taus, *curves, table['IoU rule'], out / 'curves.png')
+    print(f'{chosen} in {out}/operating_point.json, curves in {out}/curves.png')
+    if args.embed:
+        embed(chosen, args.checkpoint, args.embed)
+        print(f'{args.embed} holds it: tools/test.py and type={type(model).__name__} read it there')
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', type=Path)
+    parser.add_argument('checkpoint', type=Path)
+    splits = ('train', 'val', 'test')
+    parser.add_argument('--select', choices=splits, default='val', help='split that chooses')
+    parser.add_argument('--report', choices=splits, default='test', help='split that judges')
+    parser.add_argument('--folds', type=int, default=0, help='cross-fit on the report split')
+    parser.add_argument(
+        '--choose', choices=CHOICES, default='IoU rule', help='what is written; all are measured'
+    )
+    parser.add_argument('--class-prior', help='name or file; default: what head or metric names')
+    parser.add_argument('--out', type=Path, help='folder; default: operating_point in the work dir')
+    parser.add_argument('--embed', type=Path, help='write a checkpoint that holds the choice')
+    parser.add_argument(
+        '--max-values', type=int, default=2**25, help='posteriors kept for the fit of the IoU rule'
+    )
+    parser.add_argument('--work-dir', type=Path)
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    args = parser.parse_args()
+    if args.folds == 1 or args.folds < 0:
+        parser.error('--folds takes 2 or more')
+    if not args.checkpoint.is_file():
+        parser.error(f'there is no checkpoint {args.checkpoint}')
+    if args.folds:
+        args.select = args.report
+    elif args.select == args.report:
+        print(
+            f'WARNING: chosen and reported on the same split ({args.select}): the figures flatter '
+            'the choice. Name another split, or cross-fit with --folds 5.',
+            file=sys.stderr,
+        )
+    return args
+
+
+def load_model(cfg: Config, checkpoint: Path) -> nn.Module:
+    """The config's model, with an open operating point and the checkpoint's weights."""
+    init_default_scope('mmseg')
+    options = with_operating_point(cfg.model)
+    options['operating_point'] = None
+    model = MODELS.build(options)
+    load_checkpoint(model, str(checkpoint), map_location='cpu')
+    model.decision.reset()  # the checkpoint may hold an earlier choice
+    return model
+
+
+def evaluate(
+    model: nn.Module, cfg: Config, split: str, named_prior: str | None, **kwargs: Any
+) -> OperatingPointMetric:
+    """What one pass over the split gathers."""
+    loader = Runner.build_dataloader(split_loader(cfg, split))
+    prior = class_prior(named_prior, cfg, model, loader.dataset.metainfo['classes'])
+    ignore_index = last_head(model).ignore_index
+    metric = OperatingPointMetric(prior, len(loader.dataset), ignore_index=ignore_index, **kwargs)
+    runner = Runner(
+        model=model,
+        work_dir=cfg.work_dir,
+        test_dataloader=loader,
+        test_cfg=dict(),
+        test_evaluator=[metric],
+        default_scope='mmseg',
+        experiment_name=f'operating_point_{split}_{metric.folds}',
+        log_level='WARNING',
+    )
+    runner.test()
+    return metric
+
+
+def split_loader(cfg: Config, split: str) -> dict:
+    """The split's data in order; the train split with the pipeline of the test split."""
+    loader = cfg.get(f'{split}_dataloader')
+    if loader is None:
+        sys.exit(f'the config has no {split}_dataloader')
+    dataset = copy.deepcopy(loader.dataset)
+    if split == 'train':
+        while 'dataset' in dataset:
+            dataset = dataset.dataset
+        dataset.pipeline = cfg.test_dataloader.dataset.pipeline
+    return dict(
+        dataset=dataset,
+        batch_size=1,
+        num_workers=cfg.test_dataloader.get('num_workers', 0),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
+
+
+def class_prior(
+    named: str | None, cfg: Config, model: nn.Module, classes: tuple[str, ...]
+) -> ClassPrior:
+    """Of the option, else of the head and its checkpoint, else of an evaluator."""
+    head = last_head(model)
+    found: Any = named
+    if found is None and hasattr(head, 'inference_prior'):
+        log_prior = head.inference_prior.log_prior
+        found = None if log_prior.isnan().any() else log_prior.double().exp()
+    for evaluator in (cfg.get('test_evaluator'), cfg.get('val_evaluator')):
+        for metric in evaluator if isinstance(evaluator, list) else [evaluator or {}]:
+            found = metric.get('class_prior') if found is None else found
+    if found is None:
+        sys.exit('no class prior: give --class-prior NAME or FILE (tools/estimate_class_prior.py)')
+    prior = build_class_prior(found, len(classes), 'class_prior')
+    if prior.classes is None:
+        prior = ClassPrior(prior.pixel_counts, classes, prior.image_counts, source=prior.source)
+    return prior
+
+
+def provenance(args: argparse.Namespace) -> dict[str, Any]:
+    return dict(
+        checkpoint=args.checkpoint.name,
+        select=args.select,
+        report=args.report,
+        folds=args.folds,
+        max_values=args.max_values,
+    )
+
+
+def show(points: dict[str, OperatingPoint], table: dict, args: argparse.Namespace) -> str:
+    """What each candidate is worth on the report split."""
+    how = f'cross-fitted in {args.folds} folds' if args.folds else f'chosen on {args.select}'
+    shown = PrettyTable(['operating point', 'tau_test', 'mIoU', 'tail mIoU', 'mAcc'], align='r')
+    shown.align['operating point'] = 'l'
+    shown.title = f'{args.report} split, {how}'
+    for name, values in table.items():
+        tau = '' if points[name].rule == 'iou' else f'{points[name].tau:g}'
+        scores = [f'{values[key]:.2f}' for key in ('mIoU', 'mIoU_tail', 'mAcc')]
+        shown.add_row([name, tau, *scores])
+    return shown.get_string()
+
+
+def embed(point: OperatingPoint, source: Path, target: Path) -> None:
+    """Copy a checkpoint with the operating point in it."""
+    checkpoint = torch.load(source, map_location='cpu', weights_only=True)
+    state = checkpoint.get('state_dict', checkpoint)
+    decision = Decision(len(point.classes))
+    decision.take(point)
+    state.update({f'decision.{name}': value for name, value in decision.state_dict().items()})
+    target.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(checkpoint, target)
+
+
+if __name__ == '__main__':
+    main()
