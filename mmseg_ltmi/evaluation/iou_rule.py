@@ -50,7 +50,7 @@ def fit_iou_rule(
     rounds: int = 12,
     damping: float = 0.5,
 ) -> IoURule:
-    """Fit the rule by its fixed point, from argmax on, and keep the best iterate.
+    """Fit the rule by its fixed point, from argmax, from the balanced classifier and from halfway.
 
     Args:
         posterior: (M, C) natural posterior of the pixels.
@@ -58,12 +58,12 @@ def fit_iou_rule(
         probs: (C,) class prior. A class without a label cannot be fitted: it gets the mean IoU of
             the others and the union that its prior tells.
         weight: (M,) number of pixels that each one stands for; None is one.
-        rounds: iterations.
+        rounds: iterations from each start.
         damping: share of the old value that stays in each.
 
     Returns:
-        a rule whose mIoU on these pixels is that of argmax or better. mIoU is over the classes
-        that have a label.
+        the best iterate, whose mIoU on these pixels is that of argmax or better. mIoU is over the
+        classes that have a label.
 
     Raises:
         ValueError: no pixel.
@@ -87,16 +87,19 @@ def fit_iou_rule(
             (union / total).where(seen, probs.double().clamp(min=1e-12)),
         )
 
-    iou, union = measure(posterior.argmax(1))
-    miou_argmax = float(iou[seen].mean())
+    miou_argmax = float(measure(posterior.argmax(1))[0][seen].mean())
     best = None
-    for _ in range(rounds):
-        new_iou, new_union = measure(iou_scores(posterior, iou, union).argmax(1))
-        miou = float(new_iou[seen].mean())
-        if miou >= (miou_argmax if best is None else best.miou):
-            best = IoURule(iou, union, miou, miou_argmax)
-        iou = damping * iou + (1 - damping) * new_iou
-        union = damping * union + (1 - damping) * new_union
+    # A fixed point is a local optimum, so there are several places to start from.
+    for tau in (0.0, 0.5, 1.0):
+        balance = probs.to(posterior).clamp(min=1e-12) ** tau
+        iou, union = measure((posterior / balance).argmax(1))
+        for _ in range(rounds):
+            new_iou, new_union = measure(iou_scores(posterior, iou, union).argmax(1))
+            miou = float(new_iou[seen].mean())
+            if miou >= (miou_argmax if best is None else best.miou):
+                best = IoURule(iou, union, miou, miou_argmax)
+            iou = damping * iou + (1 - damping) * new_iou
+            union = damping * union + (1 - damping) * new_union
     if best is None:
         # With IoU_c = 0 and equal unions the rule is argmax.
         flat = torch.ones_like(union)

@@ -1,12 +1,15 @@
+import csv
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmseg.evaluation import IoUMetric
 
 import mmseg_ltmi  # noqa: F401
-from mmseg_ltmi.evaluation import LogitAdjustmentSweep, LongTailIoUMetric
+from mmseg_ltmi.evaluation import LogitAdjustmentSweep, LongTailIoUMetric, class_rows
 
 CLASSES = ('a', 'b', 'c', 'd')
 
@@ -25,29 +28,60 @@ def evaluate(metric, samples):
     return metric.evaluate(len(samples))
 
 
+# a: 3 of 3. b: 1 hit, 3 labels, 1 prediction. c: 1 hit, 1 label, 3 valid predictions. d: none.
 SAMPLES = [
     sample([[0, 0], [1, 2]], [[0, 0], [1, 1]]),
     sample([[0, 2], [2, 2]], [[0, 255], [2, 1]]),
 ]
+PRIOR = dict(pixel_counts=[8, 4, 2, 1], image_counts=[5, 6, 9, 7], num_images=9)
 
 
-def test_groups_by_hand(tmp_path):
-    # a: 3 of 3. b: 1 hit, 3 labels, 1 prediction. c: 1 hit, 1 label, 3 valid predictions. d: none.
+def test_by_hand(tmp_path):
     file = tmp_path / 'new' / 'rows.json'
-    ours = evaluate(LongTailIoUMetric([8, 4, 2, 1], str(file)), SAMPLES)
-    plain = evaluate(IoUMetric(), SAMPLES)
-    assert {k: ours[k] for k in plain} == pytest.approx(plain, nan_ok=True)
+    ours = evaluate(LongTailIoUMetric(class_prior=PRIOR, per_class_file=str(file)), SAMPLES)
     assert ours['mIoU_head'] == 100 and ours['mIoU_medium'] == 33.33
     assert ours['mAcc_medium'] == pytest.approx((100 / 3 + 100) / 2, abs=0.01)
+    assert ours['mPrecision_medium'] == pytest.approx((100 + 100 / 3) / 2, abs=0.01)
     assert 'mIoU_tail' not in ours  # d has no pixel: nan is not zero
+    # By images the head is c, the tail a.
+    assert ours['mIoU_head_by_images'] == 33.33 and ours['mIoU_tail_by_images'] == 100
+    assert ours['fwIoU'] == pytest.approx((3 * 100 + 3 * 100 / 3 + 100 / 3) / 7, abs=0.01)
+    assert ours['IoU/b'] == 33.33 and 'IoU/d' not in ours
     rows = json.loads(file.read_text())
     assert [r['group'] for r in rows] == ['head', 'medium', 'medium', 'tail']
+    assert [r['image_group'] for r in rows] == ['tail', 'medium', 'head', 'medium']
     assert rows[3]['IoU'] is None and rows[1]['pixels'] == 3
+    assert (rows[2]['intersection'], rows[2]['predicted']) == (1, 3)
+    assert rows[2]['Precision'] == pytest.approx(100 / 3)
 
 
-def test_csv_and_labels_as_ranking(tmp_path):
-    evaluate(LongTailIoUMetric(per_class_file=str(tmp_path / 'rows.csv')), SAMPLES)
-    assert (tmp_path / 'rows.csv').read_text().startswith('class,group,prior,pixels,IoU,Acc\na,')
+def test_drop_in_for_iou_metric(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    positional = (255, ['mIoU', 'mFscore'], 0)
+    ours = evaluate(LongTailIoUMetric(*positional, class_prior=PRIOR), SAMPLES)
+    plain = evaluate(IoUMetric(*positional), SAMPLES)
+    for key, value in plain.items():
+        assert ours[key] == value or (math.isnan(ours[key]) and math.isnan(value))
+    assert (tmp_path / 'per_class.json').is_file()
+
+
+def test_rows_lie_beside_the_log(tmp_path, monkeypatch):
+    log_file = tmp_path / '2026' / 'run.log'
+    log_file.parent.mkdir()
+    logger = MMLogger.get_instance('rows', log_file=str(log_file))
+    monkeypatch.setattr(MMLogger, 'get_current_instance', classmethod(lambda cls: logger))
+    evaluate(LongTailIoUMetric(per_class_file='rows.csv'), SAMPLES)
+    with (tmp_path / '2026' / 'rows.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]['group'] == 'head' and rows[3]['IoU'] == '' and rows[3]['pixels'] == '0'
+    # Without a prior the evaluated labels rank the classes, by images too: a is in 2 of 2.
+    assert rows[0]['image_group'] == 'head'
+    assert 'left out: d' in log_file.read_text()
+
+
+def test_a_prior_without_image_counts_has_no_groups_by_images():
+    rows = class_rows(torch.ones(4, 3), 'abc', [3, 2, 1])
+    assert {row['image_group'] for row in rows} == {None}
 
 
 def test_sweep_equals_argmax_at_each_tau():
@@ -57,14 +91,14 @@ def test_sweep_equals_argmax_at_each_tau():
     labels = torch.randint(0, 4, (3, 8, 8))
     logits = torch.randn(3, 4, 8, 8) + log_prior
     samples = [sample([[0]], y.tolist(), s) for y, s in zip(labels, logits, strict=True)]
-    swept = evaluate(LogitAdjustmentSweep(counts, taus=(0, 0.5, 1)), samples)
+    swept = evaluate(LogitAdjustmentSweep(counts, taus=(1, 0, 0.5)), samples)
     for tau in (0, 0.5, 1):
         read = [
             sample((s - tau * log_prior).argmax(0).tolist(), y.tolist())
             for y, s in zip(labels, logits, strict=True)
         ]
-        plain = evaluate(LongTailIoUMetric(counts), read)
-        for key in ('mIoU', 'mAcc', 'mIoU_tail', 'mAcc_head'):
+        plain = evaluate(LongTailIoUMetric(class_prior=counts, per_class_file=None), read)
+        for key in ('mIoU', 'mAcc', 'mIoU_tail', 'mAcc_head', 'fwIoU'):
             assert swept[f'sweep/tau{tau}/{key}'] == pytest.approx(plain[key], abs=0.011)
 
 
@@ -72,10 +106,10 @@ def test_bad_input():
     with pytest.raises(ValueError, match='.json or .csv'):
         LongTailIoUMetric(per_class_file='a.txt')
     with pytest.raises(ValueError, match='3 classes.*num_classes=4'):
-        evaluate(LongTailIoUMetric([1, 1, 1]), SAMPLES)
+        evaluate(LongTailIoUMetric(class_prior=[1, 1, 1], per_class_file=None), SAMPLES)
     with pytest.raises(ValueError, match='in another order'):
         prior = dict(pixel_counts=[1, 2, 3, 4], classes=['b', 'a', 'c', 'd'])
-        evaluate(LongTailIoUMetric(prior), SAMPLES)
+        evaluate(LongTailIoUMetric(class_prior=prior, per_class_file=None), SAMPLES)
     binary = [sample([[0]], [[0]], torch.zeros(1, 1, 1))]
     with pytest.raises(ValueError, match='1 channels for 4 classes'):
         evaluate(LogitAdjustmentSweep(np.ones(4)), binary)
