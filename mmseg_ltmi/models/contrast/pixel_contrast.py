@@ -10,7 +10,7 @@ from mmengine.dist import get_rank
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from mmseg_ltmi.models.losses.prior_buffer import PriorHolder
+from mmseg_ltmi.models.losses.prior_buffer import PriorHolder, online_decay
 
 
 @MODELS.register_module()
@@ -21,7 +21,8 @@ class PixelContrast(PriorHolder):
         in_channels: channels of the pixel feature (the head fills it in).
         num_classes: C (the head fills it in).
         class_prior: as for LogitAdjustedLoss; it sizes the queue, and it is the queries'
-            distribution where the sampler draws uniformly.
+            distribution where the sampler draws uniformly. With 'online' every class gets the
+            same share of the queue, which is laid out before anything is counted.
         projector: config of the projection head.
         sampler: config of the pixel sampler.
         queue: config of the queue.
@@ -38,7 +39,8 @@ class PixelContrast(PriorHolder):
         queue: dict | None = None,
         loss: dict | None = None,
     ) -> None:
-        super().__init__(None, num_classes)
+        online = online_decay(class_prior, 'PixelContrast.class_prior') is not None
+        super().__init__(class_prior if online else None, num_classes)
         self.projector = MODELS.build(
             {'type': 'ProjectionHead', 'in_channels': in_channels, **(projector or {})}
         )
@@ -52,7 +54,7 @@ class PixelContrast(PriorHolder):
             }
         )
         self.loss = MODELS.build({'type': 'GMLLoss', 'num_classes': num_classes, **(loss or {})})
-        if class_prior is not None:
+        if class_prior is not None and not online:
             self.set_class_prior(class_prior)
 
     def set_class_prior(self, prior: Any) -> None:
@@ -79,6 +81,7 @@ class PixelContrast(PriorHolder):
             has the highest posterior under the mixture), ``contrast_temperature`` and
             ``queue_fill`` (share of the slots in use).
         """
+        self.observe(labels, self.queue.num_classes)
         log_prior = self.required_log_prior()
         small = F.interpolate(labels[:, None].float(), features.shape[2:], mode='nearest')
         sample = self.sampler(small[:, 0].long(), log_prior, logits)

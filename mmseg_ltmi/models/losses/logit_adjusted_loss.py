@@ -21,7 +21,8 @@ class LogitAdjustedLoss(PriorHolder):
 
     Args:
         class_prior: a published name ('ade20k', 'cityscapes', 'camvid'), a path, counts or
-            probabilities, a dict or a ClassPrior; None leaves it to ClassPriorHook.
+            probabilities, a dict or a ClassPrior; None leaves it to ClassPriorHook; 'online' or
+            ``dict(type='online', decay=0.999)`` counts the labels as they come.
         tau: strength of the adjustment; 0 is plain cross-entropy.
         class_weight: None, C numbers, 'inverse' (``1 / (C pi_c)``) or 'median_frequency'
             (``median(pi) / pi_c``). 'inverse' and 'median_frequency' come from the prior.
@@ -32,6 +33,8 @@ class LogitAdjustedLoss(PriorHolder):
         ignore_index: label that takes no part where the caller names none (DDRHead, PIDHead).
         use_sigmoid: accepted only as False, since base configs leave it behind.
         use_mask: likewise.
+        num_classes: C; only an online prior under EMAHook, which copies buffers of a fixed size,
+            needs to know it before the first batch.
 
     Raises:
         ValueError: ``use_sigmoid`` or ``use_mask`` is set, ``class_weight`` is no known name, not
@@ -49,6 +52,7 @@ class LogitAdjustedLoss(PriorHolder):
         ignore_index: int = 255,
         use_sigmoid: bool = False,
         use_mask: bool = False,
+        num_classes: int | None = None,
     ) -> None:
         if use_sigmoid or use_mask:
             raise ValueError(
@@ -57,7 +61,7 @@ class LogitAdjustedLoss(PriorHolder):
             )
         _check_class_weight(class_weight)
         self.class_weight = class_weight
-        super().__init__(class_prior)
+        super().__init__(class_prior, num_classes)
         self.tau = tau
         self.loss_weight = loss_weight
         self.avg_non_ignore = avg_non_ignore
@@ -92,9 +96,9 @@ class LogitAdjustedLoss(PriorHolder):
     def natural_shift(self) -> Tensor | None:
         """``tau * log pi - log w`` (C,): raw scores plus this are the natural log-posterior.
 
-        None while the class prior is open.
+        None while the class prior is open or, online, nothing is counted.
         """
-        if self.needs_class_prior:
+        if not self.log_prior.numel():
             return None
         shift = self.tau * self.log_prior
         weight = self.class_weights()
@@ -119,6 +123,8 @@ class LogitAdjustedLoss(PriorHolder):
         Returns:
             a float32 scalar.
         """
+        if self.training or not self.log_prior.numel():
+            self.observe(label, pred.shape[1])
         log_prior = self.required_log_prior()
         if pred.shape[1] != log_prior.numel():
             hint = (
