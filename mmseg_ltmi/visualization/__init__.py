@@ -1,7 +1,13 @@
 """Plots."""
 
+from .difference_plot import plot_class_differences
 from .operating_point_plot import plot_operating_points
 from .per_class_plot import plot_per_class_iou
 from .prior_plot import plot_class_prior
 
-__all__ = ['plot_class_prior', 'plot_operating_points', 'plot_per_class_iou']
+__all__ = [
+    'plot_class_differences',
+    'plot_class_prior',
+    'plot_operating_points',
+    'plot_per_class_iou',
+]

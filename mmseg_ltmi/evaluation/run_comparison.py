@@ -1,0 +1,186 @@
+"""Runs against each other: means and intervals over seeds, and paired differences."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .per_class import group_means, overall_means
+
+SEED = re.compile(r'[-_.](?:seed|s)[-_]?(\d+)$')
+"""What the name of a run ends in when runs differ by seed only: -seed0, _s1, .seed_2."""
+COLUMNS = ('mIoU', 'mIoU_head', 'mIoU_medium', 'mIoU_tail', 'mAcc')
+_T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+
+
+class Run(NamedTuple):
+    """A run's rows per class, as LongTailIoUMetric writes them.
+
+    Attributes:
+        name: of the method, without the seed.
+        seed: '' where the name holds none.
+        file: that was read.
+        rows: C dicts; unknown scores are nan.
+    """
+
+    name: str
+    seed: str
+    file: Path
+    rows: list[dict[str, Any]]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """mIoU, its head, medium and tail parts, and mAcc in percent; nan where unknown."""
+        means = overall_means(self.rows) | group_means(self.rows)
+        return {key: means.get(key, float('nan')) for key in COLUMNS}
+
+
+class Interval(NamedTuple):
+    """Mean and half the width of its 95 % interval (Student's t); nan for a single value."""
+
+    mean: float
+    half: float
+    number: int
+
+    def __str__(self) -> str:
+        return f'{self.mean:.2f}' + ('' if np.isnan(self.half) else f' ± {self.half:.2f}')
+
+
+def read_run(path: str | Path, pattern: re.Pattern = SEED) -> Run:
+    """A run from its work dir or from a ``per_class.json`` / ``.csv`` file.
+
+    Of several files below a work dir the newest counts. The name is the work dir's, or the
+    file's when a file is given.
+
+    Raises:
+        FileNotFoundError: no such path, or nothing in it.
+        ValueError: a file of another format.
+    """
+    path = Path(path)
+    file = path
+    if path.is_dir():
+        found = [f for kind in ('json', 'csv') for f in path.rglob(f'per_class*.{kind}')]
+        if not found:
+            raise FileNotFoundError(
+                f'{path} holds no per_class.json: evaluate it with LongTailIoUMetric, or with '
+                'tools/test.py --per-class'
+            )
+        file = max(found, key=lambda f: f.stat().st_mtime)
+    elif not path.is_file():
+        raise FileNotFoundError(f'there is no run {path}')
+    name = path.resolve().name if path.is_dir() else path.stem
+    match = pattern.search(name)
+    seed = '' if match is None else match.group(1) if match.groups() else match.group(0)
+    return Run(pattern.sub('', name), seed, file, _rows(file))
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    numbers = ('prior', 'pixels', 'IoU', 'Acc', 'Precision')
+    try:
+        if file.suffix == '.csv':
+            with file.open(newline='') as stream:
+                rows: list = list(csv.DictReader(stream))
+        else:
+            rows = json.loads(file.read_text())
+        for row in rows:
+            row |= {k: float('nan' if row[k] in (None, '') else row[k]) for k in numbers}
+            _ = row['class'], row['group']
+        if not rows:
+            raise ValueError('no class')
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{file} is no file of rows per class ({error!r}): write it with LongTailIoUMetric'
+        ) from error
+    return rows
+
+
+def by_name(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs of the same name together, in the order of the first of each.
+
+    Raises:
+        ValueError: runs with other classes, or twice the same name and seed.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        names, first = ([row['class'] for row in r.rows] for r in (run, runs[0]))
+        if names != first:
+            raise ValueError(
+                f'{run.file} has other classes, or the same in another order, than '
+                f'{runs[0].file}: {names} against {first}'
+            )
+        group = groups.setdefault(run.name, [])
+        if any(other.seed == run.seed for other in group):
+            raise ValueError(
+                f'two runs are called {run.name!r} with seed {run.seed!r}: rename one, or say with '
+                '--seed-pattern what tells the seeds apart'
+            )
+        group.append(run)
+    return groups
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Mean and 95 % interval of independent values."""
+    number = len(values)
+    half = float('nan')
+    if number > 1:
+        half = t975(number - 1) * float(np.std(values, ddof=1)) / number**0.5
+    return Interval(float(np.mean(values)), half, number)
+
+
+def t975(degrees: int) -> float:
+    """97.5 % quantile of Student's t, to 1e-3."""
+    if degrees <= len(_T975):
+        return _T975[degrees - 1]
+    z = NormalDist().inv_cdf(0.975)
+    first = (z**3 + z) / (4 * degrees)
+    return z + first + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+
+
+def means(runs: Sequence[Run]) -> dict[str, Interval]:
+    """Each column over the seeds."""
+    return {key: interval([run.scores[key] for run in runs]) for key in COLUMNS}
+
+
+def differences(runs: Sequence[Run], base: Sequence[Run]) -> dict[str, Interval]:
+    """Each column minus the base's, paired by seed; without common seeds, mean minus mean."""
+    of_base = {run.seed: run.scores for run in base}
+    pairs = [(run.scores, of_base[run.seed]) for run in runs if run.seed in of_base]
+    if pairs:
+        return {key: interval([a[key] - b[key] for a, b in pairs]) for key in COLUMNS}
+    ours, theirs = means(runs), means(base)
+    return {key: Interval(ours[key].mean - theirs[key].mean, float('nan'), 0) for key in COLUMNS}
+
+
+def mean_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Rows of the first run with the IoU averaged over all of them."""
+    iou = np.array([[row['IoU'] for row in run.rows] for run in runs]).mean(0)
+    return [{**row, 'IoU': float(v)} for row, v in zip(runs[0].rows, iou, strict=True)]
+
+
+def markdown(groups: dict[str, list[Run]]) -> str:
+    """The table of the runs, and that of their differences to the first."""
+    head = '| run | seeds | mIoU | head | medium | tail | mAcc |'
+    rule = '| --- ' * 7 + '|'
+    lines = ['IoU and accuracy in %, mean ± 95 % interval over seeds.', '', head, rule]
+    for name, runs in groups.items():
+        cells = ' | '.join(str(value) for value in means(runs).values())
+        lines.append(f'| {name} | {len(runs)} | {cells} |')
+    first, *others = groups
+    if others:
+        lines += ['', f'Difference to {first}, paired by seed.', '']
+        lines += [head.replace('seeds', 'pairs'), rule]
+    for name in others:
+        change = differences(groups[name], groups[first])
+        cells = ' | '.join(('+' if v.mean >= 0 else '') + str(v) for v in change.values())
+        lines.append(f'| {name} | {change["mIoU"].number or "none"} | {cells} |')
+    absent = [row['class'] for row in groups[first][0].rows if row['pixels'] == 0]
+    if absent:
+        lines += ['', f'Without a pixel in the evaluated labels, left out: {", ".join(absent)}.']
+    return '\n'.join(lines)
