@@ -9,24 +9,19 @@ tools/test.py --operating-point), curves.png, and a checkpoint that holds the ch
 from __future__ import annotations
 
 import argparse
-import copy
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, load_checkpoint
-from mmseg.registry import MODELS
+from mmengine.runner import Runner
 from prettytable import PrettyTable
 from torch import nn
 
-from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.evaluation import OperatingPoint, OperatingPointMetric, choosing
 from mmseg_ltmi.models.segmentors import Decision, classifier_fingerprint, last_head
-from mmseg_ltmi.priors import build_class_prior
-from mmseg_ltmi.utils import with_operating_point
+from mmseg_ltmi.utils.evaluation import class_prior_of, load_model, split_dataset
 from mmseg_ltmi.visualization import plot_operating_points
 
 CHOICES = ('natural', *choosing.CRITERIA, 'IoU rule')
@@ -34,6 +29,13 @@ CHOICES = ('natural', *choosing.CRITERIA, 'IoU rule')
 
 def main() -> None:
     args = parse_arguments()
+    try:
+        choose(args)
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+def choose(args: argparse.Namespace) -> None:
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options)
     cfg.work_dir = str(args.work_dir or cfg.get('work_dir') or f'work_dirs/{args.config.stem}')
@@ -106,23 +108,19 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def load_model(cfg: Config, checkpoint: Path) -> nn.Module:
-    """The config's model, with an open operating point and the checkpoint's weights."""
-    init_default_scope('mmseg')
-    options = with_operating_point(cfg.model)
-    options['operating_point'] = None
-    model = MODELS.build(options)
-    load_checkpoint(model, str(checkpoint), map_location='cpu')
-    model.decision.reset()  # the checkpoint may hold an earlier choice
-    return model
-
-
 def evaluate(
     model: nn.Module, cfg: Config, split: str, named_prior: str | None, **kwargs: Any
 ) -> OperatingPointMetric:
     """What one pass over the split gathers."""
-    loader = Runner.build_dataloader(split_loader(cfg, split))
-    prior = class_prior(named_prior, cfg, model, loader.dataset.metainfo['classes'])
+    loader = Runner.build_dataloader(
+        dict(
+            dataset=split_dataset(cfg, split),
+            batch_size=1,
+            num_workers=cfg.test_dataloader.get('num_workers', 0),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        )
+    )
+    prior = class_prior_of(named_prior, cfg, model, loader.dataset.metainfo['classes'])
     ignore_index = last_head(model).ignore_index
     metric = OperatingPointMetric(prior, len(loader.dataset), ignore_index=ignore_index, **kwargs)
     runner = Runner(
@@ -137,44 +135,6 @@ def evaluate(
     )
     runner.test()
     return metric
-
-
-def split_loader(cfg: Config, split: str) -> dict:
-    """The split's data in order; the train split with the pipeline of the test split."""
-    loader = cfg.get(f'{split}_dataloader')
-    if loader is None:
-        sys.exit(f'the config has no {split}_dataloader')
-    dataset = copy.deepcopy(loader.dataset)
-    if split == 'train':
-        while 'dataset' in dataset:
-            dataset = dataset.dataset
-        dataset.pipeline = cfg.test_dataloader.dataset.pipeline
-    return dict(
-        dataset=dataset,
-        batch_size=1,
-        num_workers=cfg.test_dataloader.get('num_workers', 0),
-        sampler=dict(type='DefaultSampler', shuffle=False),
-    )
-
-
-def class_prior(
-    named: str | None, cfg: Config, model: nn.Module, classes: tuple[str, ...]
-) -> ClassPrior:
-    """Of the option, else of the head and its checkpoint, else of an evaluator."""
-    head = last_head(model)
-    found: Any = named
-    if found is None and hasattr(head, 'inference_prior'):
-        log_prior = head.inference_prior.log_prior
-        found = None if log_prior.isnan().any() else log_prior.double().exp()
-    for evaluator in (cfg.get('test_evaluator'), cfg.get('val_evaluator')):
-        for metric in evaluator if isinstance(evaluator, list) else [evaluator or {}]:
-            found = metric.get('class_prior') if found is None else found
-    if found is None:
-        sys.exit('no class prior: give --class-prior NAME or FILE (tools/estimate_class_prior.py)')
-    prior = build_class_prior(found, len(classes), 'class_prior')
-    if prior.classes is None:
-        prior = ClassPrior(prior.pixel_counts, classes, prior.image_counts, source=prior.source)
-    return prior
 
 
 def provenance(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,0 +1,85 @@
+"""What the tools that look at a trained model share."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
+from mmseg.registry import MODELS
+from torch import nn
+
+from mmseg_ltmi.models.segmentors import last_head
+from mmseg_ltmi.priors import ClassPrior, build_class_prior
+
+from .tools import with_operating_point
+
+
+def load_model(cfg: Config, checkpoint: Path) -> nn.Module:
+    """The config's model with the checkpoint's weights, read as natural posterior.
+
+    Raises:
+        ValueError: a checkpoint of another model, such as one with another number of classes.
+    """
+    init_default_scope('mmseg')
+    options = with_operating_point(cfg.model)
+    options['operating_point'] = None
+    model = MODELS.build(options)
+    saved = CheckpointLoader.load_checkpoint(str(checkpoint), map_location='cpu')
+    state = saved.get('state_dict', saved)
+    for name, value in model.state_dict().items():
+        if name in state and state[name].shape != value.shape:
+            raise ValueError(
+                f'{checkpoint} is of another model: its {name} has shape '
+                f'{tuple(state[name].shape)}, the config makes it {tuple(value.shape)}. Give the '
+                'config that it was trained with (num_classes, channels)'
+            )
+    load_state_dict(model, state)
+    model.decision.reset()  # the checkpoint may hold an earlier choice
+    return model
+
+
+def split_dataset(cfg: Config, split: str) -> dict:
+    """The config of a split's data set; the train split takes the test split's pipeline.
+
+    Raises:
+        ValueError: the config has no such split.
+    """
+    loader = cfg.get(f'{split}_dataloader')
+    if loader is None:
+        raise ValueError(f'the config has no {split}_dataloader')
+    dataset = copy.deepcopy(loader.dataset)
+    if split == 'train':
+        while 'dataset' in dataset:
+            dataset = dataset.dataset
+        dataset.pipeline = cfg.test_dataloader.dataset.pipeline
+    return dataset
+
+
+def class_prior_of(
+    named: str | None, cfg: Config, model: nn.Module, classes: tuple[str, ...]
+) -> ClassPrior:
+    """The named prior, else that of the head and its checkpoint, else that of an evaluator.
+
+    Raises:
+        ValueError: there is none, or it is not C long.
+    """
+    head = last_head(model)
+    found: Any = named
+    if found is None and hasattr(head, 'inference_prior'):
+        log_prior = head.inference_prior.log_prior
+        found = None if log_prior.isnan().any() else log_prior.double().exp()
+    for evaluator in (cfg.get('test_evaluator'), cfg.get('val_evaluator')):
+        for metric in evaluator if isinstance(evaluator, list) else [evaluator or {}]:
+            found = metric.get('class_prior') if found is None else found
+    if found is None:
+        raise ValueError(
+            'no class prior: give --class-prior NAME or FILE (tools/estimate_class_prior.py)'
+        )
+    prior = build_class_prior(found, len(classes), 'class_prior')
+    if prior.classes is None:
+        prior = ClassPrior(prior.pixel_counts, classes, prior.image_counts, source=prior.source)
+    return prior
