@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 from torch import nn
 
@@ -83,7 +83,7 @@ def wanted_classes(
     return [classes.index(name) for name in names]
 
 
-def choose_images(dataset: Runner, tail: list[int], number: int) -> list[int]:
+def choose_images(dataset: Any, tail: list[int], number: int) -> list[int]:
     """In turn for each class, the image that holds most of it and is not chosen yet."""
     counts = np.zeros((len(dataset), len(tail)), np.int64)
     for i in range(len(dataset)):
