@@ -13,7 +13,7 @@ import torch
 
 from .counting import CountReport, Tally, class_names, counted, part_ignore_index
 from .fingerprint import describe, underlying
-from .histogram import ImageCount, label_histogram, split_histogram
+from .histogram import ImageCount, label_histogram, label_path, split_histogram
 
 
 def count_as_trained(
@@ -47,7 +47,8 @@ def count_as_trained(
     """
     if num_samples < 1 or not 0 <= seed < 2**32:
         raise ValueError(
-            f'num_samples={num_samples}, seed={seed}: count 1 sample or more, with 0 <= seed < 2**32'
+            f'num_samples={num_samples}, seed={seed}: count 1 sample or more, with a seed from 0 '
+            'to 2**32 - 1'
         )
     parts = list(underlying(dataset))
     classes = class_names(parts)
@@ -81,8 +82,9 @@ def _count_sample(
     sample: tuple[int, int], dataset: Any, num_classes: int, ignore_index: int
 ) -> ImageCount:
     image, seed = sample
-    path = f'image {image} of the data set, seed {seed}'
+    path = f'image {image} of the data set'
     try:
+        path = label_path(dataset.get_data_info(image))
         with _seeded(seed):
             histogram = label_histogram(_labels(dataset[image]))
     except Exception as error:  # a transform may raise anything, and the rest is to be finished

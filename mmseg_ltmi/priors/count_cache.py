@@ -33,15 +33,15 @@ class CountCache:
         if self.path.exists():
             self._load()
 
-    def get(self, key: str, path: str) -> ImageCount | None:
-        """The counts of the image ``path``, if they are known."""
+    def get(self, key: str) -> ImageCount | None:
+        """The counts that were added under a key, without the path; None if there are none."""
         line = self._lines.get(key)
         if line is None:
             return None
         entry = json.loads(line[9:])
         pixels = np.zeros(self.num_classes, np.int64)
         pixels[entry['classes']] = entry['pixels']
-        return ImageCount(path, pixels, entry['ignored'])
+        return ImageCount('', pixels, entry['ignored'])
 
     def add(self, counts: Iterable[tuple[str, ImageCount]]) -> None:
         """Append counts under their keys; images that failed or have no sure key are left out."""
@@ -53,10 +53,12 @@ class CountCache:
 
     def _load(self) -> None:
         lines = self.path.read_bytes().splitlines(keepends=True)
+        num_bad = 0
         for line in lines:
             if line.endswith(b'\n') and line[:9] == b'%08x ' % zlib.crc32(line[9:]):
                 self._lines[json.loads(line[9:])['image']] = line
-        num_bad = len(lines) - len(self._lines)
+            else:
+                num_bad += 1
         if num_bad:
             warnings.warn(
                 f'{self.path}: {num_bad} of {len(lines)} lines cannot be read; the images that '

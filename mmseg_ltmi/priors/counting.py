@@ -15,7 +15,7 @@ from mmengine.utils import ProgressBar
 from .class_prior import ClassPrior
 from .count_cache import CountCache
 from .fingerprint import describe_part, image_keys, label_loader, underlying
-from .histogram import ImageCount, count_image, label_path
+from .histogram import ImageCount, count_image
 from .workers import map_chunks
 
 
@@ -73,11 +73,11 @@ def count_dataset(
         texts.append(describe_part(part, keys))
         missing = []
         for i, key in enumerate(keys):
-            count = known and known.get(key, label_path(part.get_data_info(i)))
-            if count:
-                tally.add(count)
-            else:
+            count = None if known is None else known.get(key)
+            if count is None:
                 missing.append(i)
+            else:
+                tally.add(count)
         count_one = partial(
             count_image,
             load=label_loader(part),

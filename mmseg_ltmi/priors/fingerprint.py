@@ -8,8 +8,6 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
-from .histogram import label_path
-
 
 def underlying(dataset: Any) -> Iterator[Any]:
     """The data sets inside ConcatDataset, RepeatDataset and ClassBalancedDataset, loaded."""
