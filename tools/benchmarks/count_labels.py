@@ -40,7 +40,7 @@ def draw_labels(rng: np.random.Generator) -> np.ndarray:
         center = (int(rng.integers(width)), int(rng.integers(height)))
         axes = (int(rng.integers(5, 150)), int(rng.integers(5, 120)))
         label = int(NUM_CLASSES * rng.random() ** 3) + 1
-        cv2.ellipse(labels, center, axes, float(rng.uniform(180)), 0, 360, label, -1)
+        cv2.ellipse(labels, center, axes, float(rng.uniform(0, 180)), 0, 360, label, -1)
     return labels
 
 
