@@ -1,4 +1,8 @@
-"""Count how often each class occurs in a data set of an mmsegmentation config."""
+"""Count how often each class occurs in a data set of an mmsegmentation config.
+
+The counts of each image are kept beside --out, in NAME.counts.txt: a run that was stopped goes on
+where it was, and a later one reads only label files that are new or changed.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from prettytable import PrettyTable
 
 import mmseg_ltmi  # noqa: F401  registers everything
 from mmseg_ltmi import ClassPrior
-from mmseg_ltmi.priors import count_dataset
+from mmseg_ltmi.priors import count_as_trained, count_dataset
 from mmseg_ltmi.visualization import plot_class_prior
 
 
@@ -25,6 +29,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--workers', type=int, default=2, help='processes, 0 for none')
     parser.add_argument('--strict', action='store_true', help='stop at the first bad label file')
     parser.add_argument('--force', action='store_true', help='replace an existing --out')
+    parser.add_argument('--no-cache', action='store_true', help='count every image, keep nothing')
+    parser.add_argument(
+        '--as-trained',
+        type=int,
+        metavar='N',
+        help='count N samples as the pipeline crops and resizes them, not the raw labels',
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of the samples of --as-trained')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value overrides')
     return parser.parse_args()
 
@@ -44,10 +56,19 @@ def main() -> int:
         sys.exit(f'{args.config} has no {args.split}_dataloader: choose another --split')
     dataset = DATASETS.build(loader.dataset)
     args.out.parent.mkdir(parents=True, exist_ok=True)  # fail before the counting, not after
+    options = dict(num_workers=args.workers, strict=args.strict, progress=sys.stdout.isatty())
+    cache = None if args.no_cache else args.out.with_suffix('.counts.txt')
     try:
-        prior, failures = count_dataset(dataset, args.workers, args.strict, sys.stdout.isatty())
-    except ValueError as error:
+        if args.as_trained is not None:
+            prior, failures = count_as_trained(dataset, args.as_trained, args.seed, **options)
+        else:
+            prior, failures = count_dataset(dataset, cache=cache, **options)
+    except (ValueError, OSError) as error:
         sys.exit(f'\n{error}')
+    except KeyboardInterrupt:
+        kept = args.as_trained is None and cache is not None
+        print('\nstopped' + '; the same command goes on from here' * kept, file=sys.stderr)
+        return 130
     print()
     for path, reason in failures:
         print(f'{path}: {reason}', file=sys.stderr)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Generator, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Generator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.utils import ProgressBar
 
 from .class_prior import ClassPrior
+from .count_cache import CountCache
+from .fingerprint import describe_part, image_keys, label_loader, underlying
+from .histogram import ImageCount, count_image
+from .workers import map_chunks
 
 
 class ClassCountError(ValueError):
@@ -31,19 +35,13 @@ class CountReport(NamedTuple):
     failures: list[tuple[str, str]]
 
 
-class _ImageCount(NamedTuple):
-    path: str
-    pixels: np.ndarray  # int64 (C,)
-    num_ignored: int
-    error: str  # empty if the file could be counted
-
-
 def count_dataset(
     dataset: Any,
     num_workers: int = 0,
     strict: bool = False,
     progress: bool = False,
     ignore_index: int | None = None,
+    cache: str | Path | None = None,
 ) -> CountReport:
     """Count the labels of a built mmsegmentation data set.
 
@@ -58,50 +56,41 @@ def count_dataset(
         strict: stop at the first file that cannot be counted.
         progress: show a progress bar.
         ignore_index: label that belongs to no class; None takes the data set's own.
+        cache: file that keeps the counts of each image, see :class:`CountCache`: a count that was
+            stopped goes on, and a later one reads only what changed.
 
     Raises:
-        ClassCountError: with ``strict``, the first failure.
+        ClassCountError: with ``strict``, the first failure; or a counting process died.
         ValueError: the data set has no LoadAnnotations or names no classes.
     """
-    parts = list(_underlying(dataset))
-    classes = _classes(parts)
-    pixels = np.zeros(len(classes), np.int64)
-    images = np.zeros(len(classes), np.int64)
-    num_images = num_ignored = 0
-    failures: list[tuple[str, str]] = []
-    bar = ProgressBar(sum(map(len, parts))) if progress else None
+    parts = list(underlying(dataset))
+    tally = Tally(class_names(parts), strict, sum(map(len, parts)) if progress else None)
+    known = None if cache is None else CountCache(cache, len(tally.classes))
+    texts = []
     for part in parts:
-        with closing(_count_part(part, num_workers, ignore_index)) as counts:
+        index = part_ignore_index(part, ignore_index)
+        keys = image_keys(part, index)  # before the files are read: a later change shows
+        texts.append(describe_part(part, keys))
+        missing = []
+        for i, key in enumerate(keys):
+            count = None if known is None else known.get(key)
+            if count is None:
+                missing.append(i)
+            else:
+                tally.add(count)
+        count_one = partial(
+            count_image,
+            load=label_loader(part),
+            num_classes=len(tally.classes),
+            ignore_index=index,
+        )
+        done = iter(missing)
+        for counts in counted(count_one, _Infos(part, missing), num_workers):
+            if known is not None:
+                known.add((keys[next(done)], count) for count in counts)
             for count in counts:
-                if bar is not None:
-                    bar.update()
-                if count.error:
-                    if strict:
-                        raise ClassCountError(list_failures([(count.path, count.error)]))
-                    failures.append((count.path, count.error))
-                    continue
-                pixels += count.pixels
-                images += count.pixels > 0
-                num_ignored += count.num_ignored
-                num_images += 1
-    prior = None
-    if pixels.any():
-        source = f'counted over {describe(dataset)}'
-        prior = ClassPrior(pixels, classes, images, num_images, num_ignored, source)
-    return CountReport(prior, failures)
-
-
-def describe(dataset: Any) -> str:
-    """Type, place and number of images of a data set, and a digest of what decides its counts.
-
-    The digest covers the label files' names, the classes and how labels are read, not the files'
-    contents.
-    """
-    return '; '.join(
-        f'{type(part).__name__}, {getattr(part, "data_prefix", {}).get("seg_map_path", "")}, '
-        f'{len(part)} images [{_digest(part)}]'
-        for part in _underlying(dataset)
-    )
+                tally.add(count)
+    return tally.report(f'counted over {"; ".join(texts)}')
 
 
 def list_failures(failures: list[tuple[str, str]], most: int = 20) -> str:
@@ -112,7 +101,50 @@ def list_failures(failures: list[tuple[str, str]], most: int = 20) -> str:
     return '\n'.join(lines)
 
 
-def _classes(parts: list[Any]) -> tuple[str, ...]:
+class Tally:
+    """Sums the counts of images.
+
+    Args:
+        classes: their names.
+        strict: raise ClassCountError at the first failure.
+        total: images to come, for a progress bar; None shows none.
+    """
+
+    def __init__(self, classes: tuple[str, ...], strict: bool, total: int | None) -> None:
+        self.classes = classes
+        self.strict = strict
+        self.pixels = np.zeros(len(classes), np.int64)
+        self.images = np.zeros(len(classes), np.int64)
+        self.num_images = self.num_ignored = 0
+        self.failures: list[tuple[str, str]] = []
+        self.bar = None if total is None else ProgressBar(total)
+
+    def add(self, count: ImageCount) -> None:
+        """Add an image or note its failure."""
+        if self.bar is not None:
+            self.bar.update()
+        if count.error:
+            self.failures.append((count.path, count.error))
+            if self.strict:
+                raise ClassCountError(list_failures(self.failures))
+            return
+        self.pixels += count.pixels
+        self.images += count.pixels > 0
+        self.num_ignored += count.num_ignored
+        self.num_images += 1
+
+    def report(self, source: str) -> CountReport:
+        """The sums as a prior that names its source."""
+        prior = None
+        if self.pixels.any():
+            prior = ClassPrior(
+                self.pixels, self.classes, self.images, self.num_images, self.num_ignored, source
+            )
+        return CountReport(prior, self.failures)
+
+
+def class_names(parts: list[Any]) -> tuple[str, ...]:
+    """The classes of underlying data sets; ValueError where one names none."""
     for part in parts:
         if not part.metainfo.get('classes'):
             raise ValueError(
@@ -122,85 +154,30 @@ def _classes(parts: list[Any]) -> tuple[str, ...]:
     return tuple(parts[0].metainfo['classes'])
 
 
-def _digest(dataset: Any) -> str:
-    settings = [
-        dataset.metainfo.get('classes'),
-        *(getattr(dataset, k, None) for k in ('label_map', 'reduce_zero_label', 'ignore_index')),
-    ]
-    digest = hashlib.sha1(repr(settings).encode(), usedforsecurity=False)
-    for i in range(len(dataset)):
-        digest.update(_label_path(dataset.get_data_info(i)).encode(errors='surrogateescape'))
-    return digest.hexdigest()[:8]
+def part_ignore_index(part: Any, ignore_index: int | None) -> int:
+    """``ignore_index``, or the data set's own, or 255."""
+    return getattr(part, 'ignore_index', 255) if ignore_index is None else ignore_index
 
 
-def _label_path(info: dict) -> str:
-    return str(info.get('seg_map_path') or f'label of {info.get("img_path", "?")}')
-
-
-def _underlying(dataset: Any) -> Iterator[Any]:
-    if hasattr(dataset, 'datasets'):
-        for part in dataset.datasets:
-            yield from _underlying(part)
-    elif hasattr(dataset, 'dataset'):
-        yield from _underlying(dataset.dataset)
-    else:
-        dataset.full_init()
-        yield dataset
-
-
-def _count_part(
-    dataset: Any, num_workers: int, ignore_index: int | None
-) -> Generator[_ImageCount, None, None]:
-    # By name, subclasses included: this package does not import mmsegmentation.
-    loaders = [
-        transform
-        for transform in dataset.pipeline.transforms
-        if any('LoadAnnotations' in base.__name__ for base in type(transform).__mro__)
-    ]
-    if not loaders:
-        raise ValueError(
-            f'the pipeline of {type(dataset).__name__} has no LoadAnnotations, so its labels '
-            'cannot be read as in training: name a split whose pipeline loads them'
-        )
-    count = partial(
-        _count_image,
-        load=loaders[0],
-        num_classes=len(dataset.metainfo['classes']),
-        ignore_index=getattr(dataset, 'ignore_index', 255)
-        if ignore_index is None
-        else ignore_index,
-    )
-    infos = (dataset.get_data_info(i) for i in range(len(dataset)))
-    if num_workers == 0:
-        yield from map(count, infos)
-        return
-    pool = ProcessPoolExecutor(num_workers)
+def counted(function: Any, items: Any, num_workers: int) -> Generator[list[ImageCount], None, None]:
+    """As :func:`map_chunks`, with a clear error for a process that died."""
     try:
-        yield from pool.map(count, infos, chunksize=16)
-    finally:
-        pool.shutdown(cancel_futures=True)  # whoever stops early does not wait for the rest
+        with closing(map_chunks(function, items, num_workers)) as chunks:
+            yield from chunks
+    except BrokenProcessPool as error:
+        raise ClassCountError(
+            'a counting process died, perhaps for want of memory: try fewer processes'
+        ) from error
 
 
-def _count_image(info: dict, load: Any, num_classes: int, ignore_index: int) -> _ImageCount:
-    path = _label_path(info)
-    pixels = np.zeros(num_classes, np.int64)
-    try:
-        labels = load(info)['gt_seg_map']
-        if labels.ndim != 2:
-            raise ValueError(f'its shape is {labels.shape}, but a label map has one channel')
-        histogram = np.bincount(labels.ravel(), minlength=max(256, num_classes))
-    except Exception as error:  # a decoder may raise anything, and the rest is to be finished
-        return _ImageCount(path, pixels, 0, f'cannot be read ({type(error).__name__}: {error})')
-    num_ignored = 0
-    if 0 <= ignore_index < len(histogram):
-        num_ignored = int(histogram[ignore_index])
-        histogram[ignore_index] = 0
-    bad = num_classes + np.flatnonzero(histogram[num_classes:])
-    if bad.size:
-        listed = ', '.join(f'{v} ({histogram[v]} pixels)' for v in bad)
-        reason = (
-            f'labels {listed} are neither a class (0..{num_classes - 1}) nor ignore_index='
-            f'{ignore_index}: check reduce_zero_label and the classes of the data set'
-        )
-        return _ImageCount(path, pixels, 0, reason)
-    return _ImageCount(path, histogram[:num_classes], num_ignored, '')
+class _Infos:
+    """The data infos of some images, a slice at a time."""
+
+    def __init__(self, part: Any, indices: list[int]) -> None:
+        self.part, self.indices = part, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, where: slice) -> list[dict]:
+        return [self.part.get_data_info(i) for i in self.indices[where]]
