@@ -138,9 +138,14 @@ def t975(degrees: int) -> float:
     """97.5 % quantile of Student's t, to 1e-3."""
     if degrees <= len(_T975):
         return _T975[degrees - 1]
+    # Cornish and Fisher's expansion, Abramowitz and Stegun 26.7.5.
     z = NormalDist().inv_cdf(0.975)
-    first = (z**3 + z) / (4 * degrees)
-    return z + first + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return z + sum(term / degrees**power for power, term in enumerate(terms, 1))
 
 
 def means(runs: Sequence[Run]) -> dict[str, Interval]:

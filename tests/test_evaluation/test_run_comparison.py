@@ -1,0 +1,109 @@
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmseg_ltmi.evaluation.run_comparison import (
+    by_name,
+    differences,
+    interval,
+    markdown,
+    mean_rows,
+    means,
+    read_run,
+    t975,
+)
+
+TOOL = Path(__file__).parents[2] / 'tools/analysis/compare_runs.py'
+GROUPS = ('head', 'medium', 'tail')
+
+
+def write(path, ious, classes=('a', 'b', 'c')):
+    """Rows with the IoU of each class as its accuracy too; None is a class without label."""
+    rows = [
+        {
+            'class': name, 'group': group, 'prior': share, 'pixels': 0 if iou is None else 10,
+            'IoU': iou, 'Acc': iou, 'Precision': iou,
+        }
+        for name, group, share, iou in zip(classes, GROUPS, (0.8, 0.15, 0.05), ious, strict=True)
+    ]  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == '.json':
+        path.write_text(json.dumps(rows))
+    else:
+        with path.open('w', newline='') as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    return path
+
+
+def test_interval_by_hand():
+    # Deviation 1, three values: 4.303 / sqrt(3).
+    found = interval([1.0, 2.0, 3.0])
+    assert (found.mean, found.number) == (2, 3) and found.half == pytest.approx(2.4843, abs=1e-3)
+    assert str(interval([1.234])) == '1.23'
+
+
+@pytest.mark.parametrize('degrees, value', [(1, 12.706), (10, 2.228), (11, 2.201), (30, 2.042)])
+def test_quantiles_of_the_usual_table(degrees, value):
+    assert t975(degrees) == pytest.approx(value, abs=1e-3)
+
+
+def test_seeds_form_a_row_and_differences_are_paired(tmp_path):
+    for seed, (base, ours) in enumerate(((10, 16), (20, 24), (30, 35))):
+        write(tmp_path / f'ce-seed{seed}/2026/per_class.json', (90, 50, base))
+        write(tmp_path / f'ltmi_s{seed}/2026/per_class.csv', (90, 50, ours))
+    groups = by_name([read_run(path) for path in sorted(tmp_path.iterdir())])
+    assert list(groups) == ['ce', 'ltmi'] and [r.seed for r in groups['ltmi']] == ['0', '1', '2']
+    assert means(groups['ce'])['mIoU_tail'].mean == 20
+    change = differences(groups['ltmi'], groups['ce'])['mIoU_tail']
+    assert change.mean == 5 and change.half == pytest.approx(4.303 / 3**0.5, abs=1e-3)
+    assert [row['IoU'] for row in mean_rows(groups['ce'])] == [90, 50, 20]
+    assert '| ltmi | 3 | +1.67 ± 0.82 | +0.00 ± 0.00 | +0.00 ± 0.00 | +5.00' in markdown(groups)
+
+
+def test_the_newest_file_counts_and_an_absent_class_is_no_zero(tmp_path):
+    old = write(tmp_path / 'run/1/per_class.json', (1, 1, 1))
+    new = write(tmp_path / 'run/2/per_class.json', (90, 50, None))
+    os.utime(old, (1, 1))
+    run = read_run(tmp_path / 'run')
+    assert run.file == new and run.scores['mIoU'] == 70
+    assert run.scores['mIoU_tail'] != run.scores['mIoU_tail']  # nan
+    assert 'left out: c' in markdown({'run': [run]})
+
+
+def test_bad_input(tmp_path):
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(FileNotFoundError, match='holds no per_class.json'):
+        read_run(tmp_path / 'empty')
+    with pytest.raises(FileNotFoundError, match='there is no run'):
+        read_run(tmp_path / 'none')
+    for text in ('{', '{}', '[]', '[{"class": "a"}]', '[1]'):
+        (tmp_path / 'a.json').write_text(text)
+        with pytest.raises(ValueError, match='no file of rows per class'):
+            read_run(tmp_path / 'a.json')
+    one = read_run(write(tmp_path / 'x.json', (1, 2, 3)))
+    other = read_run(write(tmp_path / 'y.json', (1, 2, 3), ('a', 'c', 'b')))
+    with pytest.raises(ValueError, match='in another order'):
+        by_name([one, other])
+    with pytest.raises(ValueError, match='two runs are called'):
+        by_name([one, one])
+
+
+def test_tool(tmp_path):
+    for name, tail in (('ce', 10), ('ltmi', 16), ('weights', 12)):
+        write(tmp_path / name / 'per_class.json', (90, 50, tail))
+    command = [sys.executable, TOOL, *(tmp_path / n for n in ('ce', 'ltmi', 'weights'))]
+    done = subprocess.run(
+        [*map(str, command), '--out', str(tmp_path / 'out')], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert '| ltmi | 1 | +2.00 | +0.00 | +0.00 | +6.00 | +2.00 |' in done.stdout
+    assert {p.name for p in (tmp_path / 'out').iterdir()} == {
+        'comparison.md', 'difference.png', 'iou_by_frequency.png'
+    }  # fmt: skip
