@@ -22,7 +22,7 @@ def areas_over_taus(
         label: int64 (...), class or ``ignore_index``.
         log_prior: (C,), finite.
         taus: T values, ascending.
-        ignore_index: label that takes no part.
+        ignore_index: label that takes no part, nor does one outside 0..C-1.
 
     Returns:
         float64 (T, 4, C): intersection, union, prediction and label pixels.
@@ -34,15 +34,16 @@ def areas_over_taus(
     if not taus or any(a >= b for a, b in zip(taus, taus[1:], strict=False)):
         raise ValueError(f'taus must ascend, but are {taus}')
     num_classes = logits.shape[0]
-    scores, label = logits.reshape(num_classes, -1).T, label.reshape(-1)
+    scores, label = logits.reshape(num_classes, -1), label.reshape(-1)
     log_prior = log_prior.to(logits)
     areas = torch.zeros(len(taus), 4, num_classes, dtype=torch.float64, device=logits.device)
 
-    def decide(scores: Tensor, label: Tensor, place: int) -> Tensor:
-        shifted = scores - taus[place] * log_prior if taus[place] else scores
-        decision = shifted.argmax(1)
-        valid = label != ignore_index
-        areas[place] += _areas(decision[valid], label[valid], num_classes)
+    def decide(scores: Tensor, label: Tensor, place: int, classes: int) -> Tensor:
+        if taus[place]:
+            shift = taus[place] * log_prior
+            scores = scores - (shift[:, None] if classes == 0 else shift)
+        decision = scores.max(classes).indices  # on a CPU many times as fast as argmax
+        areas[place] += _areas(decision, label, num_classes)
         return decision
 
     def between(
@@ -51,28 +52,33 @@ def areas_over_taus(
         """Add the areas of the values between two, whose decisions are known."""
         if high - low < 2:
             return
-        valid = label != ignore_index
-        same = valid & (at_low == at_high)
+        same = at_low == at_high
         areas[low + 1 : high] += _areas(at_low[same], label[same], num_classes)
-        moving = (valid & (at_low != at_high)).nonzero()[:, 0]
+        moving = same.logical_not_().nonzero()[:, 0]
         if not len(moving):
             return
-        scores, label = scores[moving], label[moving]
+        # Once a part of the pixels is picked, a pixel's scores had better lie together.
+        scores = scores[:, moving].T.contiguous() if scores is top else scores[moving]
+        label, at_low, at_high = label[moving], at_low[moving], at_high[moving]
         middle = (low + high) // 2
-        at_middle = decide(scores, label, middle)
-        between(scores, label, low, at_low[moving], middle, at_middle)
-        between(scores, label, middle, at_middle, high, at_high[moving])
+        at_middle = decide(scores, label, middle, 1)
+        between(scores, label, low, at_low, middle, at_middle)
+        between(scores, label, middle, at_middle, high, at_high)
 
-    first = decide(scores, label, 0)
+    known = (label != ignore_index) & (label >= 0) & (label < num_classes)
+    label = label.where(known, num_classes)
+    top = scores
+    first = decide(scores, label, 0, 0)
     if len(taus) > 1:
-        last = decide(scores, label, len(taus) - 1)
+        last = decide(scores, label, len(taus) - 1, 0)
         between(scores, label, 0, first, len(taus) - 1, last)
     return areas
 
 
 def _areas(decision: Tensor, label: Tensor, num_classes: int) -> Tensor:
-    """(4, C) areas of valid pixels."""
-    intersect = label[decision == label].bincount(minlength=num_classes)
-    predicted = decision.bincount(minlength=num_classes)
-    labelled = label.bincount(minlength=num_classes)
+    """(4, C) areas; the label C marks a pixel that takes no part."""
+    # One histogram of pairs holds them all.
+    pairs = (label * num_classes + decision).bincount(minlength=(num_classes + 1) * num_classes)
+    confusion = pairs.view(num_classes + 1, num_classes)[:-1]
+    intersect, predicted, labelled = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
     return torch.stack([intersect, predicted + labelled - intersect, predicted, labelled])

@@ -1,0 +1,89 @@
+"""Time of an evaluation with each metric, as a ratio to one with mmsegmentation's IoUMetric.
+
+Every image is predicted once a round and goes through every metric in turn, so that a machine's
+drift meets all of them; an evaluation is the prediction plus one metric. Ratios are of the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
+from mmseg.evaluation import IoUMetric
+from prettytable import PrettyTable
+
+from mmseg_ltmi.evaluation import LogitAdjustmentSweep, LongTailIoUMetric, OperatingPointMetric
+from mmseg_ltmi.utils.evaluation import class_prior_of, load_model, split_dataset
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', type=Path)
+    parser.add_argument('checkpoint', type=Path)
+    parser.add_argument('--num-images', type=int, default=40)
+    parser.add_argument('--class-prior')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    args = parser.parse_args()
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options)
+    model = load_model(cfg, args.checkpoint).to(args.device).eval()
+    loader = Runner.build_dataloader(
+        dict(
+            dataset=split_dataset(cfg, 'test'),
+            batch_size=1,
+            num_workers=0,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        )
+    )
+    classes = loader.dataset.metainfo['classes']
+    prior = class_prior_of(args.class_prior, cfg, model, classes)
+    metrics: dict[str, Any] = {
+        'IoUMetric': IoUMetric(),
+        'LongTailIoUMetric': LongTailIoUMetric(class_prior=prior, per_class_file=None),
+        'LogitAdjustmentSweep, 3 taus': LogitAdjustmentSweep(prior),
+        'OperatingPointMetric, 21 taus': OperatingPointMetric(prior, args.num_images, max_values=0),
+        'and a sample for the IoU rule': OperatingPointMetric(prior, args.num_images),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ('predict', *metrics)}
+    for metric in metrics.values():
+        metric.dataset_meta = {'classes': classes}
+    for batch, _ in zip(loader, range(args.num_images), strict=False):
+        samples, seconds = timed(lambda b=batch: model.test_step(b), args.device)
+        times['predict'].append(seconds)
+        samples = [sample.to_dict() for sample in samples]
+        for name, metric in metrics.items():
+            _, seconds = timed(lambda m=metric, s=samples: m.process({}, s), args.device)
+            times[name].append(seconds)
+
+    middle = {name: 1000 * statistics.median(values) for name, values in times.items()}
+    plain = middle['predict'] + middle['IoUMetric']
+    table = PrettyTable(['evaluation with', 'metric [ms]', 'whole [ms]', 'ratio'], align='r')
+    table.align['evaluation with'] = 'l'
+    for name in metrics:
+        whole = middle['predict'] + middle[name]
+        table.add_row([name, f'{middle[name]:.1f}', f'{whole:.1f}', f'{whole / plain:.3f}'])
+    print(table)
+    ends = {name: timed(lambda m=m: m.compute_metrics(m.results), 'cpu')[1]
+            for name, m in list(metrics.items())[:2]}  # fmt: skip
+    print('at the end: ' + ', '.join(f'{name} {1000 * s:.0f} ms' for name, s in ends.items()))
+
+
+def timed(function: Any, device: str) -> tuple[Any, float]:
+    """Result and seconds; on a GPU including what it has queued."""
+    start = time.perf_counter()
+    result = function()
+    if device != 'cpu':
+        torch.cuda.synchronize()
+    return result, time.perf_counter() - start
+
+
+if __name__ == '__main__':
+    with torch.no_grad():
+        main()
