@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
-from mmseg.registry import MODELS
+from mmseg.registry import METRICS, MODELS
 from mmseg.structures import SegDataSample
 
 import mmseg_ltmi  # noqa: F401
@@ -55,3 +55,5 @@ def test_config_builds_and_steps(file):
         assert any('loss_contrast' in key for key in losses)
         keys = cfg.optim_wrapper.paramwise_cfg.custom_keys
         assert keys['log_temperature'].decay_mult == 0
+        for metric in cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else []:
+            assert METRICS.build(metric).class_prior in file.parts

@@ -9,3 +9,8 @@ model = dict(
     auxiliary_head=dict(loss_decode=dict(type='LogitAdjustedLoss', class_prior='cityscapes')),
 )
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'log_temperature': dict(decay_mult=0.0)}))
+val_evaluator = [
+    dict(type='LongTailIoUMetric', class_prior='cityscapes', iou_metrics=['mIoU']),
+    dict(type='LogitAdjustmentSweep', class_prior='cityscapes'),
+]
+test_evaluator = val_evaluator

@@ -7,3 +7,8 @@ decode_head[1].update(type='LTMIOCRHead', contrast=dict(class_prior='cityscapes'
 decode_head[1].loss_decode.update(type='LogitAdjustedLoss', class_prior='cityscapes')
 model = dict(decode_head=decode_head)
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'log_temperature': dict(decay_mult=0.0)}))
+val_evaluator = [
+    dict(type='LongTailIoUMetric', class_prior='cityscapes', iou_metrics=['mIoU']),
+    dict(type='LogitAdjustmentSweep', class_prior='cityscapes'),
+]
+test_evaluator = val_evaluator

@@ -43,3 +43,8 @@ param_scheduler = [
     dict(type='PolyLR', eta_min=0.0, power=1.0, begin=1500, end=80000, by_epoch=False),
 ]
 train_dataloader = dict(batch_size=1)
+val_evaluator = [
+    dict(type='LongTailIoUMetric', class_prior='cityscapes', iou_metrics=['mIoU']),
+    dict(type='LogitAdjustmentSweep', class_prior='cityscapes'),
+]
+test_evaluator = val_evaluator
