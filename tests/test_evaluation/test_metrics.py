@@ -57,6 +57,8 @@ def test_by_hand(tmp_path):
 
 def test_drop_in_for_iou_metric(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    logger = MMLogger.get_instance('without a file')
+    monkeypatch.setattr(MMLogger, 'get_current_instance', classmethod(lambda cls: logger))
     positional = (255, ['mIoU', 'mFscore'], 0)
     ours = evaluate(LongTailIoUMetric(*positional, class_prior=PRIOR), SAMPLES)
     plain = evaluate(IoUMetric(*positional), SAMPLES)

@@ -45,14 +45,27 @@ def test_user_options_stay():
 def test_options_find_the_last_head_and_the_metric():
     cfg = Config(
         dict(
-            model=dict(decode_head=[dict(type='FCNHead'), dict(type='LTMIOCRHead')]),
+            model=dict(
+                type='CascadeEncoderDecoder',
+                decode_head=[dict(type='FCNHead'), dict(type='LTMIOCRHead')],
+            ),
+            tta_model=dict(type='SegTTAModel'),
             test_evaluator=[dict(type='LogitAdjustmentSweep'), dict(type='IoUMetric')],
         )
     )
-    assert operating_point_options(cfg, 0.5, 'rows.csv') == [
+    readers = [
+        'model.type=LTMICascadeEncoderDecoder',  # a checkpoint may hold an operating point
+        'tta_model.type=LTMISegTTAModel',
+    ]
+    assert operating_point_options(cfg, 0.5, '/a/rows.csv') == [
+        *readers,
         'model.decode_head.1.tau_test=0.5',
         'test_evaluator.1.type=LongTailIoUMetric',
-        'test_evaluator.1.per_class_file=rows.csv',
+        'test_evaluator.1.per_class_file=/a/rows.csv',
+    ]
+    assert operating_point_options(cfg, operating_point='/a/point.json') == [
+        *readers,
+        'model.operating_point=/a/point.json',
     ]
     cfg.model.decode_head = dict(type='FCNHead')
     cfg.test_evaluator = dict(type='LogitAdjustmentSweep')

@@ -96,7 +96,7 @@ class OperatingPointMixin(_Segmentor):
         if self.decision.has_iou_rule:
             for sample in samples:
                 posterior = sample.seg_logits.data.float().softmax(0)
-                decided = self.decision.iou_scores(posterior).argmax(0, keepdim=True)
+                decided = self.decision.iou_scores(posterior).max(0, keepdim=True).indices
                 sample.pred_sem_seg = PixelData(data=decided)
         return samples
 
