@@ -49,6 +49,7 @@ class OperatingPointMixin(_Segmentor):
         if self._point is not None:
             self._check(self._point)
             self.decision.take(self._point)
+            self._check_head()
 
     def _check(self, point: OperatingPoint) -> None:
         if self.out_channels == 1:
@@ -61,11 +62,13 @@ class OperatingPointMixin(_Segmentor):
                 f'the operating point is of another model: it has {len(point.classes)} classes, '
                 f'the model has num_classes={self.num_classes}'
             )
+
+    def _check_head(self) -> None:
         tau_test = getattr(last_head(self), 'tau_test', 0.0)
-        if tau_test:
+        if tau_test and not self.decision.is_plain:
             raise ValueError(
-                f'the head has tau_test={tau_test} and the segmentor an operating point '
-                f'({point}): drop one of them'
+                f'the head has tau_test={tau_test} and the segmentor an operating point, of the '
+                'config or of the checkpoint: drop one of them'
             )
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: Any) -> None:
@@ -87,6 +90,7 @@ class OperatingPointMixin(_Segmentor):
         """Data samples with ``seg_logits`` and the decision in ``pred_sem_seg``."""
         if self.out_channels == 1:
             return super().postprocess_result(seg_logits, data_samples)
+        self._check_head()
         self._check_weights()
         # A constant per class passes through bilinear resizing unchanged.
         shift = self.decision.shift + self._stock_shift()
