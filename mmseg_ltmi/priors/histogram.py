@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+
+# What reduce_zero_label does to each label; 255 stays.
+REDUCE_ZERO = {0: 255, **{label: label - 1 for label in range(1, 255)}}
 
 
 class ImageCount(NamedTuple):
@@ -33,12 +37,7 @@ def count_image(info: dict, load: Any, num_classes: int, ignore_index: int) -> I
     """Count the label map that the LoadAnnotations ``load`` reads for a data info."""
     path = label_path(info)
     try:
-        label_map = info.get('label_map') if _maps_values(load) else None
-        if label_map and all(0 <= v < 256 for pair in label_map.items() for v in pair):
-            # mmsegmentation passes over the image once per class; here the histogram is mapped.
-            histogram = _map_labels(_read(load, {**info, 'label_map': None}), label_map)
-        else:
-            histogram = _read(load, info)
+        histogram = (_read_mapped if _maps_values(load, info) else _read)(load, info)
     except Exception as error:  # a decoder may raise anything, and the rest is to be finished
         reason = f'cannot be read ({type(error).__name__}: {error})'
         return ImageCount(path, np.zeros(num_classes, np.int64), 0, reason)
@@ -85,18 +84,30 @@ def _read(load: Any, info: dict) -> np.ndarray:
     return label_histogram(load(info)['gt_seg_map'])
 
 
-def _maps_values(load: Any) -> bool:
-    # mmsegmentation's own replaces values, pixel by pixel; what a subclass does is unknown.
+def _maps_values(load: Any, info: dict) -> bool:
+    # mmsegmentation's own replaces values, each pixel by itself; what a subclass does is unknown.
     kind = type(load)
-    return (kind.__module__, kind.__name__) == (
-        'mmseg.datasets.transforms.loading',
-        'LoadAnnotations',
+    return (
+        (kind.__module__, kind.__name__) == ('mmseg.datasets.transforms.loading', 'LoadAnnotations')
+        and load.reduce_zero_label in (None, info['reduce_zero_label'])
+        and all(0 <= v < 256 for pair in (info.get('label_map') or {}).items() for v in pair)
     )
 
 
+def _read_mapped(load: Any, info: dict) -> np.ndarray:
+    # mmsegmentation passes over the image four times, and once per class of a label map; a
+    # histogram has 256 values to replace.
+    plain = copy(load)
+    plain.reduce_zero_label = False
+    histogram = _read(plain, {**info, 'reduce_zero_label': False, 'label_map': None})
+    if info['reduce_zero_label']:
+        histogram = _map_labels(histogram, REDUCE_ZERO)
+    return _map_labels(histogram, info.get('label_map') or {})
+
+
 def _map_labels(histogram: np.ndarray, label_map: dict[int, int]) -> np.ndarray:
+    old, new = (np.array(list(v), np.int64) for v in (label_map, label_map.values()))
     mapped = histogram.copy()
-    mapped[list(label_map)] = 0
-    for old, new in label_map.items():
-        mapped[new] += histogram[old]
+    mapped[old] = 0
+    np.add.at(mapped, new, histogram[old])
     return mapped

@@ -1,4 +1,5 @@
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,30 @@ def test_tool(root):
     assert 'give --force' in run_tool(root).stderr
 
 
+def test_tool_counts_from_its_cache(root):
+    assert run_tool(root).returncode == 0
+    cache = root / 'p.counts.txt'
+    assert len(cache.read_bytes().splitlines()) == 2
+    stat = (root / 'ann' / '0.png').stat()
+    # The file looks unchanged, so only the cache can tell what was in it.
+    (root / 'ann' / '0.png').write_bytes(b'x' * stat.st_size)
+    os.utime(root / 'ann' / '0.png', ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert run_tool(root, '--force').returncode == 0
+    assert ClassPrior.load(root / 'p.json').pixel_counts.tolist() == [2, 2, 3]
+    assert run_tool(root, '--force', '--no-cache').returncode == 1
+    done = run_tool(root, '--force', '--no-cache', '--strict')
+    assert done.returncode == 1 and '0.png' in done.stderr and 'wrote' not in done.stdout
+
+
+def test_tool_counts_as_trained(root):
+    done = run_tool(root, '--as-trained', '4', '--seed', '5')
+    assert done.returncode == 0, done.stderr
+    prior = ClassPrior.load(root / 'p.json')
+    # Nothing crops here, so two passes over the set are twice its labels.
+    assert prior.pixel_counts.tolist() == [4, 4, 6] and 'seed 5' in prior.source
+    assert not (root / 'p.counts.txt').exists()
+
+
 def test_tool_finishes_the_rest_and_fails(root):
     (root / 'ann' / '0.png').unlink()
     done = run_tool(root)
@@ -121,10 +146,9 @@ def test_hook_fills_open_priors_and_caches(root, monkeypatch):
         assert not model[0].needs_class_prior
         assert model[0].log_prior.exp().tolist() == pytest.approx([2 / 7, 2 / 7, 3 / 7], abs=1e-5)
         assert model[1].log_prior.exp().tolist() == pytest.approx([1 / 3] * 3)
-        # The second time nothing is counted.
-        monkeypatch.setattr(ClassPrior, 'from_dataset', None)
+        monkeypatch.setattr(ClassPrior, 'from_dataset', None)  # not called again
     monkeypatch.undo()
-    (root / 'ann' / '0.png').write_bytes(b'changed')
+    (root / 'ann' / '0.png').write_bytes(b'changed, so the cache is of another data set')
     with pytest.raises(ClassCountError, match='0.png'):
         ClassPriorHook().before_run(FakeRunner(root, nn.ModuleList([LogitAdjustedLoss()])))
 

@@ -2,8 +2,8 @@
 
 A synthetic set like ADE20K: label maps of about 500x680 pixels with 150 classes and 0 for none, of
 which a few hundred are drawn and linked under as many names as asked for. Ratios are medians over
-the rounds of the ratio within a round, since a machine's speed drifts; each round counts another
-share of the files, and each form is the first as often as the last.
+the rounds of the ratio within a round, since a machine's speed drifts; each round counts a folder
+of its own, from the building of the data set on.
 """
 
 from __future__ import annotations
@@ -44,68 +44,68 @@ def draw_labels(rng: np.random.Generator) -> np.ndarray:
     return labels
 
 
-def make_set(folder: Path, num_files: int, num_drawn: int) -> None:
-    """Write label maps, and link them under further names."""
+def make_set(folder: Path, num_files: int, num_drawn: int, rounds: int) -> None:
+    """Draw label maps, and link them under as many names in a folder per round."""
     rng = np.random.default_rng(0)
+    for name in ('drawn', *map(str, range(rounds))):
+        (folder / name).mkdir()
+    for i in range(num_drawn):
+        cv2.imwrite(str(folder / 'drawn' / f'{i}.png'), draw_labels(rng))
     for i in range(num_files):
-        path = folder / f'{i:06}.png'
-        if i < num_drawn:
-            cv2.imwrite(str(path), draw_labels(rng))
-            continue
-        source = folder / f'{i % num_drawn:06}.png'
+        source = folder / 'drawn' / f'{i % num_drawn}.png'
+        path = folder / str(i % rounds) / f'{i:06}.png'
         try:
             os.link(source, path)
         except OSError:  # a file system without hard links, or too many to one file
             shutil.copy(source, path)
 
 
-def build(folder: Path, indices: list[int]) -> object:
-    """The data set of some of the files; no image is read, so the labels stand in for them."""
+def build(folder: Path) -> object:
+    """The data set of a folder; no image is read, so the labels stand in for them."""
     return DATASETS.build(
         dict(
             type='BaseSegDataset',
             data_prefix=dict(img_path=str(folder), seg_map_path=str(folder)),
             img_suffix='.png',
             reduce_zero_label=True,
-            indices=indices,
             metainfo=dict(classes=[f'class {c}' for c in range(NUM_CLASSES)]),
             pipeline=[dict(type='LoadAnnotations')],
         )
     )
 
 
-def bare_loop(folder: Path, indices: list[int]) -> np.ndarray:
+def bare_loop(folder: Path) -> np.ndarray:
     """Pixels of each class by the shortest code there is, int64 (150,)."""
     total = np.zeros(256, np.int64)
-    for i in indices:
-        labels = cv2.imread(str(folder / f'{i:06}.png'), cv2.IMREAD_UNCHANGED)
+    for path in folder.iterdir():
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         total += np.bincount(labels.ravel(), minlength=256)
     return total[1 : NUM_CLASSES + 1]
 
 
-def count(folder: Path, indices: list[int], **options: object) -> np.ndarray:
+def count(folder: Path, **options: object) -> np.ndarray:
     """Pixels of each class by count_dataset, int64 (150,)."""
-    return count_dataset(build(folder, indices), **options).prior.pixel_counts
+    return count_dataset(build(folder), **options).prior.pixel_counts
 
 
 def measure(folder: Path, args: argparse.Namespace) -> dict:
     """Images a second of each form, and its speed as a multiple of the bare loop's."""
-    forms = {BARE: (0, partial(bare_loop, folder))}
+    forms = {BARE: (0, bare_loop)}
     for n in args.workers:
-        forms[f'{n} workers'] = (n, partial(count, folder, num_workers=n))
+        forms[f'{n} workers'] = (n, partial(count, num_workers=n))
     cache = folder / 'counts.txt'
-    forms[WARM] = (0, partial(count, folder, cache=cache))
+    forms[WARM] = (0, partial(count, cache=cache))
     times: dict[str, list[float]] = {name: [] for name in forms}
     names = list(forms)
     for round_ in range(args.rounds):
-        indices = list(range(round_, args.files, args.rounds))
-        expected = bare_loop(folder, indices)  # also reads the files into the system's cache
+        share = folder / str(round_)
+        expected = bare_loop(share)  # also reads the files into the system's cache
         cache.unlink(missing_ok=True)
-        count(folder, indices, cache=cache)
-        start = round_ % len(names)
+        count(share, cache=cache)
+        start = round_ % len(names)  # no form is always the first
         for name in names[start:] + names[:start]:
             begin = time.perf_counter()
-            counts = forms[name][1](indices)
+            counts = forms[name][1](share)
             times[name].append(time.perf_counter() - begin)
             assert (counts == expected).all(), f'{name} counts other numbers than the bare loop'
     per_round = args.files / args.rounds
@@ -135,7 +135,7 @@ def main() -> None:
         parser.error('--rounds must be from 1 to --files')
     init_default_scope('mmseg')
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        make_set(Path(folder), args.files, args.drawn)
+        make_set(Path(folder), args.files, args.drawn, args.rounds)
         figures = measure(Path(folder), args)
     table = PrettyTable(['form', 'images/s', 'speed / bare', 'per process / bare'])
     for name, row in figures.items():
