@@ -90,13 +90,12 @@ def class_table(prior: ClassPrior) -> str:
     """A row per class, from frequent to rare."""
     table = PrettyTable(['class', 'pixels', '%', 'images', 'group'], align='r')
     table.align['class'] = 'l'
-    names = prior.classes or [str(c) for c in range(prior.num_classes)]
     probs = prior.probs(0)
     for group, members in prior.groups()._asdict().items():
         for c in members:
             images = '-' if prior.image_counts is None else prior.image_counts[c]
             share = f'{100 * probs[c]:.4f}'
-            table.add_row([names[c], f'{prior.pixel_counts[c]:,}', share, images, group])
+            table.add_row([prior.names[c], f'{prior.pixel_counts[c]:,}', share, images, group])
     return f'{table}\n{prior.num_images} images, {prior.num_ignored:,} pixels ignored'
 
 

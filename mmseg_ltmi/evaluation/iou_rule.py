@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .areas import decision_areas
+
 
 class IoURule(NamedTuple):
     """The rule, and what it is worth where it was fitted.
@@ -30,16 +32,20 @@ class IoURule(NamedTuple):
     miou_argmax: float
 
 
-def iou_scores(posterior: Tensor, iou: Tensor, union: Tensor) -> Tensor:
+def iou_scores(posterior: Tensor, iou: Tensor, union: Tensor, dim: int = -1) -> Tensor:
     """``[p_c (1 + IoU_c) - IoU_c] / U_c``.
 
     Args:
-        posterior: (..., C), rows that sum to one.
+        posterior: sums to one over the classes.
         iou: (C,).
         union: (C,), positive.
+        dim: of the classes.
     """
     scale = union.min() / union  # a common factor; it keeps rare classes' scores near one
-    return posterior * (scale * (1 + iou)).to(posterior) - (scale * iou).to(posterior)
+    shape = [1] * posterior.ndim
+    shape[dim] = -1
+    gain, cost = ((scale * v).to(posterior).view(shape) for v in (1 + iou, iou))
+    return posterior * gain - cost
 
 
 def fit_iou_rule(
@@ -70,21 +76,16 @@ def fit_iou_rule(
     """
     if not len(label):
         raise ValueError('the IoU rule needs labelled pixels, but there is none')
-    weight = torch.ones_like(label, dtype=torch.float64) if weight is None else weight.double()
-    total = weight.sum()
-    seen = torch.zeros(posterior.shape[1], dtype=torch.float64).index_add_(0, label, weight) > 0
+    weight = None if weight is None else weight.double()
+    held = decision_areas(label, label, posterior.shape[1], weight)[3]
+    seen = held > 0
 
     def measure(decision: Tensor) -> tuple[Tensor, Tensor]:
-        areas = weight.new_zeros(3, posterior.shape[1])
-        correct = decision == label
-        areas[0].index_add_(0, label[correct], weight[correct])
-        areas[1].index_add_(0, decision, weight)
-        areas[2].index_add_(0, label, weight)
-        union = areas[1] + areas[2] - areas[0]
-        iou = areas[0] / union.clamp(min=torch.finfo(torch.float64).tiny)
+        intersect, union, *_ = decision_areas(decision, label, posterior.shape[1], weight)
+        iou = intersect / union.clamp(min=torch.finfo(torch.float64).tiny)
         return (
             iou.where(seen, iou[seen].mean()),
-            (union / total).where(seen, probs.double().clamp(min=1e-12)),
+            (union / held.sum()).where(seen, probs.double().clamp(min=1e-12)),
         )
 
     miou_argmax = float(measure(posterior.argmax(1))[0][seen].mean())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from prettytable import PrettyTable
 
 from mmseg_ltmi.priors import build_class_prior
 
-from .per_class import check_suffix, class_rows, group_means, overall_means, write_rows
+from .per_class import COLUMNS, check_suffix, class_rows, group_means, overall_means, write_rows
 from .tau_sweep import areas_over_taus
 
 
@@ -46,10 +47,16 @@ class LogitAdjustmentSweep(IoUMetric):
         self.taus = tuple(sorted(taus))
         self.per_class_file = per_class_file
 
+    @cached_property
+    def log_prior(self) -> torch.Tensor:
+        """float32 (C,), read once: the prior may be a file."""
+        num_classes = len(self.dataset_meta['classes'])
+        prior = build_class_prior(self.class_prior, num_classes, "the metric's class_prior")
+        return prior.log_probs()
+
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Store the areas (len(taus), 4, C) of each image."""
         num_classes = len(self.dataset_meta['classes'])
-        prior = build_class_prior(self.class_prior, num_classes, "the metric's class_prior")
         for sample in data_samples:
             logits = sample['seg_logits']['data'].float()
             if logits.shape[0] != num_classes:
@@ -59,7 +66,7 @@ class LogitAdjustmentSweep(IoUMetric):
                 )
             label = sample['gt_sem_seg']['data'].squeeze().to(logits.device)
             areas = areas_over_taus(
-                logits, label.long(), prior.log_probs(), self.taus, self.ignore_index
+                logits, label.long(), self.log_prior, self.taus, self.ignore_index
             )
             # Exact, and a quarter of float64: there is one for every image.
             self.results.append(areas.cpu().int())
@@ -73,8 +80,7 @@ class LogitAdjustmentSweep(IoUMetric):
             rows = class_rows(area, self.dataset_meta['classes'], self.class_prior)
             means = overall_means(rows) | group_means(rows)
             metrics.update({f'tau{tau:g}/{key}': value for key, value in means.items()})
-            columns = ('mIoU', 'mIoU_head', 'mIoU_medium', 'mIoU_tail', 'mAcc')
-            table.add_row([f'{tau:g}', *(means.get(column, '-') for column in columns)])
+            table.add_row([f'{tau:g}', *(means.get(column, '-') for column in COLUMNS)])
             if self.per_class_file is not None:
                 write_rows(rows, self.per_class_file.format(tau=f'{tau:g}'))
         print_log(f'operating points:\n{table.get_string()}', MMLogger.get_current_instance())

@@ -48,10 +48,8 @@ class OperatingPoint(NamedTuple):
         if self.rule == 'tau':
             shift = self.tau * log_posterior.new_tensor(self.log_prior)
             return log_posterior - shift.view(-1, *[1] * (log_posterior.ndim - 1))
-        posterior = log_posterior.float().softmax(0).movedim(0, -1)
-        return iou_scores(posterior, torch.tensor(self.iou), torch.tensor(self.union)).movedim(
-            -1, 0
-        )
+        posterior = log_posterior.float().softmax(0)
+        return iou_scores(posterior, torch.tensor(self.iou), torch.tensor(self.union), dim=0)
 
     def save(self, path: str | Path) -> None:
         """Write JSON."""

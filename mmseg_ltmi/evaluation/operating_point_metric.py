@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmseg_ltmi.priors import ClassPrior
 
+from .areas import decision_areas, with_spare
 from .iou_rule import IoURule, fit_iou_rule
 from .operating_point import OperatingPoint
 from .tau_sweep import areas_over_taus
@@ -57,6 +58,7 @@ class OperatingPointMetric(BaseMetric):
         if not 1 <= folds <= num_images:
             raise ValueError(f'folds={folds} of {num_images} images: use 1 to {num_images}')
         self.prior = prior
+        self.log_prior = prior.log_probs()
         self.num_images = num_images
         self.rules = rules
         self.folds = folds
@@ -80,14 +82,13 @@ class OperatingPointMetric(BaseMetric):
                 )
             label = sample['gt_sem_seg']['data'].squeeze(0).to(logits.device).long()
             fold = len(self.results) * self.folds // self.num_images
-            log_prior = self.prior.log_probs().to(logits.device)
             self.tau_areas[fold] += areas_over_taus(
-                logits, label, log_prior, self.taus, self.ignore_index
+                logits, label, self.log_prior, self.taus, self.ignore_index
             ).cpu()
             for place, rule in enumerate(self.rules):
-                self.rule_areas[place] += areas_over_taus(
-                    rule.scores(logits), label, log_prior, (0.0,), self.ignore_index
-                )[0].cpu()
+                decision = rule.scores(logits).max(0).indices.flatten()
+                known = with_spare(label.flatten(), len(logits), self.ignore_index)
+                self.rule_areas[place] += decision_areas(decision, known, len(logits)).cpu()
             if self.pixels_per_image:
                 self._keep(logits, label, fold)
             self.results.append(None)

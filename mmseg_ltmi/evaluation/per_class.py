@@ -15,6 +15,8 @@ from mmseg_ltmi.priors import ClassGroups, ClassPrior, build_class_prior
 
 GROUPS = ClassGroups._fields
 SCORES = ('IoU', 'Acc', 'Precision')
+COLUMNS = ('mIoU', 'mIoU_head', 'mIoU_medium', 'mIoU_tail', 'mAcc')
+"""What a run is judged by."""
 
 
 def class_rows(
@@ -102,6 +104,12 @@ def group_means(
             if not np.isnan(value):
                 means[f'm{key}_{group}{suffix}'] = value
     return means
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """mIoU, its head, medium and tail parts, and mAcc in percent; ``nan`` where unknown."""
+    means = overall_means(rows) | group_means(rows)
+    return {name: means.get(name, float('nan')) for name in COLUMNS}
 
 
 def write_rows(rows: Sequence[dict[str, Any]], path: str | Path) -> None:

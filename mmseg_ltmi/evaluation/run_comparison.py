@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .per_class import group_means, overall_means
+from .per_class import COLUMNS, summary
 
 SEED = re.compile(r'[-_.](?:seed|s)[-_]?(\d+)$')
 """What the name of a run ends in when runs differ by seed only: -seed0, _s1, .seed_2."""
-COLUMNS = ('mIoU', 'mIoU_head', 'mIoU_medium', 'mIoU_tail', 'mAcc')
 _T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
@@ -38,8 +37,7 @@ class Run(NamedTuple):
     @property
     def scores(self) -> dict[str, float]:
         """mIoU, its head, medium and tail parts, and mAcc in percent; nan where unknown."""
-        means = overall_means(self.rows) | group_means(self.rows)
-        return {key: means.get(key, float('nan')) for key in COLUMNS}
+        return summary(self.rows)
 
 
 class Interval(NamedTuple):
@@ -150,7 +148,8 @@ def t975(degrees: int) -> float:
 
 def means(runs: Sequence[Run]) -> dict[str, Interval]:
     """Each column over the seeds."""
-    return {key: interval([run.scores[key] for run in runs]) for key in COLUMNS}
+    scores = [run.scores for run in runs]
+    return {key: interval([score[key] for score in scores]) for key in COLUMNS}
 
 
 def differences(runs: Sequence[Run], base: Sequence[Run]) -> dict[str, Interval]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .areas import decision_areas, with_spare
+
 
 def areas_over_taus(
     logits: Tensor, label: Tensor, log_prior: Tensor, taus: Sequence[float], ignore_index: int = 255
@@ -38,12 +40,12 @@ def areas_over_taus(
     log_prior = log_prior.to(logits)
     areas = torch.zeros(len(taus), 4, num_classes, dtype=torch.float64, device=logits.device)
 
-    def decide(scores: Tensor, label: Tensor, place: int, classes: int) -> Tensor:
+    def decide(scores: Tensor, label: Tensor, place: int, dim: int) -> Tensor:
         if taus[place]:
             shift = taus[place] * log_prior
-            scores = scores - (shift[:, None] if classes == 0 else shift)
-        decision = scores.max(classes).indices  # on a CPU many times as fast as argmax
-        areas[place] += _areas(decision, label, num_classes)
+            scores = scores - (shift[:, None] if dim == 0 else shift)
+        decision = scores.max(dim).indices  # on a CPU many times as fast as argmax
+        areas[place] += decision_areas(decision, label, num_classes)
         return decision
 
     def between(
@@ -53,7 +55,7 @@ def areas_over_taus(
         if high - low < 2:
             return
         same = at_low == at_high
-        areas[low + 1 : high] += _areas(at_low[same], label[same], num_classes)
+        areas[low + 1 : high] += decision_areas(at_low[same], label[same], num_classes)
         moving = same.logical_not_().nonzero()[:, 0]
         if not len(moving):
             return
@@ -65,20 +67,10 @@ def areas_over_taus(
         between(scores, label, low, at_low, middle, at_middle)
         between(scores, label, middle, at_middle, high, at_high)
 
-    known = (label != ignore_index) & (label >= 0) & (label < num_classes)
-    label = label.where(known, num_classes)
+    label = with_spare(label, num_classes, ignore_index)
     top = scores
     first = decide(scores, label, 0, 0)
     if len(taus) > 1:
         last = decide(scores, label, len(taus) - 1, 0)
         between(scores, label, 0, first, len(taus) - 1, last)
     return areas
-
-
-def _areas(decision: Tensor, label: Tensor, num_classes: int) -> Tensor:
-    """(4, C) areas; the label C marks a pixel that takes no part."""
-    # One histogram of pairs holds them all.
-    pairs = (label * num_classes + decision).bincount(minlength=(num_classes + 1) * num_classes)
-    confusion = pairs.view(num_classes + 1, num_classes)[:-1]
-    intersect, predicted, labelled = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
-    return torch.stack([intersect, predicted + labelled - intersect, predicted, labelled])

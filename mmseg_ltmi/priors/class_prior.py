@@ -71,6 +71,11 @@ class ClassPrior:
     def num_classes(self) -> int:
         return len(self.pixel_counts)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes, or their indices as texts where they have no names."""
+        return self.classes or tuple(str(c) for c in range(self.num_classes))
+
     def probs(self, smoothing: float = 1e-6) -> Tensor:
         """Class probabilities, float32 (C,).
 

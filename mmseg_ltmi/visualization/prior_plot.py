@@ -19,7 +19,6 @@ def plot_class_prior(prior: ClassPrior, path: str | Path) -> None:
     figure = Figure(figsize=(size, 4), layout='constrained')
     axes = figure.subplots()
     percent = 100 * prior.probs(0).numpy()
-    names = prior.classes or [str(c) for c in range(prior.num_classes)]
     order: list[int] = []
     for group, members in prior.groups()._asdict().items():
         if not members:
@@ -31,7 +30,7 @@ def plot_class_prior(prior: ClassPrior, path: str | Path) -> None:
     axes.set_ylabel('share of pixels [%]')
     axes.set_xlim(-0.8, prior.num_classes - 0.2)
     if prior.num_classes <= MAX_LABELS:
-        axes.set_xticks(range(len(order)), [names[c] for c in order], rotation=60, ha='right')
+        axes.set_xticks(range(len(order)), [prior.names[c] for c in order], rotation=60, ha='right')
     else:
         axes.set_xlabel('classes from frequent to rare')
     axes.legend()

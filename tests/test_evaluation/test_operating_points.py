@@ -209,7 +209,7 @@ def test_cross_fitting_measures_what_the_other_folds_chose():
     total = torch.zeros(4, 3, dtype=torch.float64)
     for fold in range(3):
         others = metric.tau_areas.sum(0) - metric.tau_areas[fold]
-        tau = metric.taus[choosing.best_tau(others, metric.prior, 'mIoU')]
+        tau = metric.taus[choosing.best_tau(choosing.curve(others, metric.prior), 'mIoU')]
         point = OperatingPoint('tau', 'abc', tuple(metric.prior.log_probs().tolist()), tau=tau)
         for logits, label in world[2 * fold : 2 * fold + 2]:
             total += naive_areas(point.scores(logits).argmax(0), label, 3)

@@ -64,4 +64,4 @@ class Decision(OptionalState):
 
     def iou_scores(self, posterior: Tensor) -> Tensor:
         """Scores of the IoU rule, (C, ...) from the posterior (C, ...)."""
-        return iou_scores(posterior.movedim(0, -1), self.iou, self.union).movedim(-1, 0)
+        return iou_scores(posterior, self.iou, self.union, dim=0)
