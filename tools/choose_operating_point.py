@@ -21,7 +21,7 @@ from torch import nn
 
 from mmseg_ltmi.evaluation import OperatingPoint, OperatingPointMetric, choosing
 from mmseg_ltmi.models.segmentors import Decision, classifier_fingerprint, last_head
-from mmseg_ltmi.utils.evaluation import class_prior_of, load_model, split_dataset
+from mmseg_ltmi.utils.evaluation import class_prior_of, load_model, split_loader
 from mmseg_ltmi.visualization import plot_operating_points
 
 CHOICES = ('natural', *choosing.CRITERIA, 'IoU rule')
@@ -112,14 +112,7 @@ def evaluate(
     model: nn.Module, cfg: Config, split: str, named_prior: str | None, **kwargs: Any
 ) -> OperatingPointMetric:
     """What one pass over the split gathers."""
-    loader = Runner.build_dataloader(
-        dict(
-            dataset=split_dataset(cfg, split),
-            batch_size=1,
-            num_workers=cfg.test_dataloader.get('num_workers', 0),
-            sampler=dict(type='DefaultSampler', shuffle=False),
-        )
-    )
+    loader = split_loader(cfg, split, cfg.test_dataloader.get('num_workers', 0))
     prior = class_prior_of(named_prior, cfg, model, loader.dataset.metainfo['classes'])
     ignore_index = last_head(model).ignore_index
     metric = OperatingPointMetric(prior, len(loader.dataset), ignore_index=ignore_index, **kwargs)

@@ -15,6 +15,7 @@ from torch import Tensor
 FORMAT = 'mmseg_ltmi.class_prior'
 PUBLISHED = Path(__file__).parent / 'published'
 MAX_FILE_BYTES = 64 * 2**20
+SMOOTHING = 1e-6
 
 
 class ClassGroups(NamedTuple):
@@ -76,7 +77,7 @@ class ClassPrior:
         """The classes, or their indices as texts where they have no names."""
         return self.classes or tuple(str(c) for c in range(self.num_classes))
 
-    def probs(self, smoothing: float = 1e-6) -> Tensor:
+    def probs(self, smoothing: float = SMOOTHING) -> Tensor:
         """Class probabilities, float32 (C,).
 
         Args:
@@ -85,7 +86,7 @@ class ClassPrior:
         """
         return torch.from_numpy(self._smoothed(smoothing)).float()
 
-    def log_probs(self, smoothing: float = 1e-6) -> Tensor:
+    def log_probs(self, smoothing: float = SMOOTHING) -> Tensor:
         """Log class probabilities, float32 (C,); ``-inf`` only with ``smoothing=0``."""
         return torch.from_numpy(self._smoothed(smoothing)).log().float()
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
 from mmseg.registry import MODELS
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mmseg_ltmi.models.segmentors import last_head
 from mmseg_ltmi.priors import ClassPrior, build_class_prior
@@ -57,6 +59,18 @@ def split_dataset(cfg: Config, split: str) -> dict:
             dataset = dataset.dataset
         dataset.pipeline = cfg.test_dataloader.dataset.pipeline
     return dataset
+
+
+def split_loader(cfg: Config, split: str, num_workers: int = 0) -> DataLoader:
+    """The images of a split one by one, in order."""
+    return Runner.build_dataloader(
+        dict(
+            dataset=split_dataset(cfg, split),
+            batch_size=1,
+            num_workers=num_workers,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        )
+    )
 
 
 def class_prior_of(

@@ -34,9 +34,10 @@ def plot_class_differences(
         colour = STYLES[(i + 2) % len(STYLES)][0]
         axes.bar(place + offset, change, width, color=colour, label=name)
     axes.axhline(0, color='black', lw=0.8)
-    for start, end in zip(order, order[1:], strict=False):
-        if base[start]['group'] != base[end]['group']:
-            axes.axvline(order.index(end) - 0.5, color='#777777', lw=0.8, ls=':')
+    groups = [base[c]['group'] for c in order]
+    for i in range(1, len(order)):
+        if groups[i] != groups[i - 1]:
+            axes.axvline(i - 0.5, color='#777777', lw=0.8, ls=':')
     axes.set_xlim(-0.6, len(order) - 0.4)
     axes.set_ylabel('difference in IoU [%]')
     if len(order) <= MAX_LABELS:

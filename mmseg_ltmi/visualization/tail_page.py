@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -82,14 +83,8 @@ def _overlay(
     drawn = (0.6 * grey + 0.4 * 255).astype(np.uint8)
     drawn[classed == ignore_index] = 0
     for c, colour in zip(tail, colours, strict=True):
-        drawn[classed == c] = _rgb(colour)
+        drawn[classed == c] = np.round(255 * np.array(to_rgb(colour)))
     return drawn
-
-
-def _rgb(colour: str | tuple) -> list[int]:
-    if isinstance(colour, str):
-        return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return [int(255 * v) for v in colour[:3]]
 
 
 def _scores(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from torch import nn
 
 from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.models.segmentors import last_head
+from mmseg_ltmi.priors.fingerprint import label_loader
+from mmseg_ltmi.priors.histogram import count_image
 from mmseg_ltmi.utils.evaluation import class_prior_of, load_model, split_dataset
 from mmseg_ltmi.visualization import TailImage, draw_tail_page
 
@@ -59,12 +62,13 @@ def browse(args: argparse.Namespace) -> None:
     classes = dataset.metainfo['classes']
     prior = class_prior_of(args.class_prior, cfg, first, classes)
     tail = wanted_classes(args.classes, prior, classes)
-    chosen = choose_images(dataset, tail, args.num_images)
+    ignore_index = last_head(first).ignore_index
+    counts = [count[tail] for count in label_counts(dataset, ignore_index)]
+    chosen = choose_images(np.stack(counts), args.num_images)
     if not chosen:
         raise ValueError(
             f'no image of the {args.split} split holds one of {[classes[c] for c in tail]}'
         )
-    ignore_index = last_head(first).ignore_index
     rows = [look(dataset[i], models, prior, args.tau_test) for i in chosen]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     draw_tail_page(rows, tail, classes, args.out, ignore_index)
@@ -83,15 +87,27 @@ def wanted_classes(
     return [classes.index(name) for name in names]
 
 
-def choose_images(dataset: Any, tail: list[int], number: int) -> list[int]:
-    """In turn for each class, the image that holds most of it and is not chosen yet."""
-    counts = np.zeros((len(dataset), len(tail)), np.int64)
+def label_counts(dataset: Any, ignore_index: int) -> Iterator[np.ndarray]:
+    """Pixels of each class in each label map, int64 (C,); no image is read."""
+    load = label_loader(dataset)
     for i in range(len(dataset)):
-        label = dataset[i]['data_samples'].gt_sem_seg.data
-        counts[i] = [int((label == c).sum()) for c in tail]
+        info, num_classes = dataset.get_data_info(i), len(dataset.metainfo['classes'])
+        count = count_image(info, load, num_classes, ignore_index)
+        if count.error:
+            raise ValueError(f'{count.path}: {count.error}')
+        yield count.pixels
+
+
+def choose_images(counts: np.ndarray, number: int) -> list[int]:
+    """In turn for each class, the image that holds most of it and is not chosen yet.
+
+    Args:
+        counts: int64 (images, classes that are looked for); used up.
+        number: of images, at most.
+    """
     chosen: list[int] = []
     while len(chosen) < number and counts.any():
-        for column in range(len(tail)):
+        for column in range(counts.shape[1]):
             best = int(counts[:, column].argmax())
             if counts[best, column] and len(chosen) < number:
                 chosen.append(best)

@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.runner import Runner
 from mmseg.evaluation import IoUMetric
 from prettytable import PrettyTable
 
 from mmseg_ltmi.evaluation import LogitAdjustmentSweep, LongTailIoUMetric, OperatingPointMetric
-from mmseg_ltmi.utils.evaluation import class_prior_of, load_model, split_dataset
+from mmseg_ltmi.utils.evaluation import class_prior_of, load_model, split_loader
 
 
 def main() -> None:
@@ -34,14 +33,7 @@ def main() -> None:
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options)
     model = load_model(cfg, args.checkpoint).to(args.device).eval()
-    loader = Runner.build_dataloader(
-        dict(
-            dataset=split_dataset(cfg, 'test'),
-            batch_size=1,
-            num_workers=0,
-            sampler=dict(type='DefaultSampler', shuffle=False),
-        )
-    )
+    loader = split_loader(cfg, 'test')
     classes = loader.dataset.metainfo['classes']
     prior = class_prior_of(args.class_prior, cfg, model, classes)
     metrics: dict[str, Any] = {

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import mmseg_ltmi  # noqa: F401  lets torch.load accept mmengine's log history
+from mmseg_ltmi.models.decode_heads.inference_prior import InferencePrior
 
 
 def to_stock(state: dict[str, Tensor], tau_test: float = 0.0) -> dict[str, Tensor]:
@@ -34,12 +35,13 @@ def to_stock(state: dict[str, Tensor], tau_test: float = 0.0) -> dict[str, Tenso
         bias = f'{head}conv_seg.bias'
         if bias not in stock:
             raise ValueError(f'it has no {bias} to carry the shift: use the LTMI head')
-        shift = state[f'{head}inference_prior.natural_shift'].nan_to_num(nan=0.0)
-        if tau_test:
-            log_prior = state[f'{head}inference_prior.log_prior']
-            if log_prior.isnan().any():
-                raise ValueError(f'{head}inference_prior does not know the class prior: tau_test=0')
-            shift = shift - tau_test * log_prior
+        prior = InferencePrior(len(stock[bias]), tau_test=tau_test)
+        prefix = f'{head}inference_prior.'
+        prior.load_state_dict({name: state[prefix + name] for name in prior.state_dict()})
+        try:
+            shift = prior.shift()
+        except RuntimeError as error:
+            raise ValueError(f'{prefix[:-1]}: {error}') from error
         stock[bias] = stock[bias] + shift
     return stock
 

@@ -10,7 +10,7 @@ from mmengine.dist import get_rank
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from mmseg_ltmi.models.losses.prior_buffer import PriorHolder, online_decay
+from mmseg_ltmi.models.losses.prior_buffer import PriorHolder
 
 
 @MODELS.register_module()
@@ -39,8 +39,7 @@ class PixelContrast(PriorHolder):
         queue: dict | None = None,
         loss: dict | None = None,
     ) -> None:
-        online = online_decay(class_prior, 'PixelContrast.class_prior') is not None
-        super().__init__(class_prior if online else None, num_classes)
+        super().__init__(None, num_classes)
         self.projector = MODELS.build(
             {'type': 'ProjectionHead', 'in_channels': in_channels, **(projector or {})}
         )
@@ -54,8 +53,7 @@ class PixelContrast(PriorHolder):
             }
         )
         self.loss = MODELS.build({'type': 'GMLLoss', 'num_classes': num_classes, **(loss or {})})
-        if class_prior is not None and not online:
-            self.set_class_prior(class_prior)
+        self.hold(class_prior)  # now that there is a queue to share out
 
     def set_class_prior(self, prior: Any) -> None:
         super().set_class_prior(prior)

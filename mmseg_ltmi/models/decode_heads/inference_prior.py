@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmseg_ltmi.models.losses.natural_shift import natural_shift_of
+from mmseg_ltmi.models.losses.natural_shift import first_stated
 from mmseg_ltmi.models.optional_state import OptionalState
 from mmseg_ltmi.priors import build_class_prior
 
@@ -47,17 +47,16 @@ class InferencePrior(OptionalState):
 
         The first loss that states a shift speaks for the head.
         """
-        for loss in losses:
-            shift = natural_shift_of(loss, self.natural_shift.numel())
-            if shift is not None and shift.shape == self.natural_shift.shape:
-                self.natural_shift.copy_(shift)
-                log_prior = getattr(loss, 'log_prior', None)
-                if log_prior is not None and not self.has_own_prior:
-                    self.log_prior.copy_(log_prior)
-                return
+        stated = first_stated(losses, self.natural_shift.numel())
+        if stated is not None:
+            loss, shift = stated
+            self.natural_shift.copy_(shift)
+            log_prior = getattr(loss, 'log_prior', None)
+            if log_prior is not None and not self.has_own_prior:
+                self.log_prior.copy_(log_prior)
 
-    def forward(self, logits: Tensor) -> Tensor:
-        """Raw scores (B, C, ...) to the scores that argmax reads.
+    def shift(self) -> Tensor:
+        """What is added to raw scores, float32 (C,).
 
         Raises:
             RuntimeError: ``tau_test`` is not zero and the class prior is unknown.
@@ -72,4 +71,8 @@ class InferencePrior(OptionalState):
                     "'ade20k', a path or counts)"
                 )
             shift = shift - self.tau_test * self.log_prior
-        return logits + shift.to(logits).view(1, -1, *[1] * (logits.ndim - 2))
+        return shift
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Raw scores (B, C, ...) to the scores that argmax reads; errors as :meth:`shift`."""
+        return logits + self.shift().to(logits).view(1, -1, *[1] * (logits.ndim - 2))

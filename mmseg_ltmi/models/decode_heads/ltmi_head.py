@@ -11,6 +11,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_ltmi.models.losses.functional import LabelOutOfRangeError
+from mmseg_ltmi.models.losses.natural_shift import losses_of
 
 from .inference_prior import InferencePrior
 
@@ -56,7 +57,7 @@ class LTMIHeadMixin(_Head):
                 'scores and a softmax), or use the plain head'
             )
         self.inference_prior = InferencePrior(self.num_classes, class_prior, tau_test)
-        self.inference_prior.follow(self._losses())
+        self.inference_prior.follow(losses_of(self))
         self.contrast = None
         if contrast is not None:
             self.contrast = MODELS.build(
@@ -103,7 +104,7 @@ class LTMIHeadMixin(_Head):
                 losses = super().loss(*args, **kwargs)
             except LabelOutOfRangeError as error:
                 raise LabelOutOfRangeError(f'{error}; images: {self._bad_images(seen)}') from error
-        self.inference_prior.follow(self._losses())
+        self.inference_prior.follow(losses_of(self))
         if self.contrast is not None:
             logits = seen['logits'].detach() if self.contrast.needs_logits else None
             losses.update(self.contrast(seen['features'], seen['labels'], logits))
@@ -123,10 +124,6 @@ class LTMIHeadMixin(_Head):
             yield seen
         finally:
             self._seen = None
-
-    def _losses(self) -> list[nn.Module]:
-        loss = self.loss_decode
-        return list(loss) if isinstance(loss, nn.ModuleList) else [loss]
 
     def _classifier_in_channels(self) -> int:
         classifier = getattr(self, 'conv_seg', None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -30,3 +32,18 @@ def natural_shift_of(loss: nn.Module, num_classes: int) -> Tensor | None:
     if class_weight is None:
         return torch.zeros(num_classes)
     return -torch.as_tensor(class_weight, dtype=torch.float32).log()
+
+
+def losses_of(head: nn.Module) -> list[nn.Module]:
+    """The losses of a decode head's ``loss_decode``, one or several."""
+    losses: Any = head.loss_decode
+    return list(losses) if isinstance(losses, nn.ModuleList) else [losses]
+
+
+def first_stated(losses: list[nn.Module], num_classes: int) -> tuple[nn.Module, Tensor] | None:
+    """The first loss that states a shift (C,), which speaks for the head, and the shift."""
+    for loss in losses:
+        shift = natural_shift_of(loss, num_classes)
+        if shift is not None and shift.shape == (num_classes,):
+            return loss, shift
+    return None

@@ -9,6 +9,7 @@ from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from mmseg_ltmi.priors import ClassPrior, build_class_prior
+from mmseg_ltmi.priors.class_prior import SMOOTHING
 
 
 class PriorHolder(nn.Module):
@@ -32,13 +33,17 @@ class PriorHolder(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.register_buffer('log_prior', torch.empty(0), persistent=False)
-        self.decay = online_decay(class_prior, self._where)
+        self.hold(class_prior)
+
+    def hold(self, class_prior: Any) -> None:
+        """Take what the ``class_prior`` argument says; for a subclass, when it is ready to."""
+        self.decay = _online_decay(class_prior, self._where)
         if self.is_online:
-            counts = torch.zeros(num_classes or 0, dtype=torch.float64)
+            counts = torch.zeros(self.num_classes or 0, dtype=torch.float64)
             self.register_buffer('online_counts', counts)
             self._read_counts()
         elif class_prior is not None:
-            self.set_class_prior(build_class_prior(class_prior, num_classes, self._where))
+            self.set_class_prior(build_class_prior(class_prior, self.num_classes, self._where))
 
     @property
     def _where(self) -> str:
@@ -86,7 +91,7 @@ class PriorHolder(nn.Module):
         uniform = torch.full_like(counts, 1 / max(counts.numel(), 1))
         total = counts.sum()
         share = (counts / total.clamp(min=1e-300)).where(total > 0, uniform)
-        self.log_prior = ((1 - 1e-6) * share + 1e-6 * uniform).log().float()
+        self.log_prior = ((1 - SMOOTHING) * share + SMOOTHING * uniform).log().float()
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: Any) -> None:
         saved = state_dict.get(f'{prefix}online_counts')
@@ -112,7 +117,7 @@ class PriorHolder(nn.Module):
         return self.log_prior
 
 
-def online_decay(value: Any, where: str) -> float | None:
+def _online_decay(value: Any, where: str) -> float | None:
     """The factor of an online prior, None of any other."""
     if isinstance(value, str) and value == 'online':
         return 1.0

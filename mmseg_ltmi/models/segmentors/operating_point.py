@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmseg_ltmi.evaluation.operating_point import OperatingPoint
 from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
-from mmseg_ltmi.models.losses.natural_shift import natural_shift_of
+from mmseg_ltmi.models.losses.natural_shift import first_stated, losses_of
 
 from .decision import Decision
 
@@ -93,7 +93,7 @@ class OperatingPointMixin(_Segmentor):
         self._check_head()
         self._check_weights()
         # A constant per class passes through bilinear resizing unchanged.
-        shift = self.decision.shift + self._stock_shift()
+        shift = self.decision.shift + self._stock_shift().to(self.decision.shift)
         samples = super().postprocess_result(
             seg_logits + shift.to(seg_logits)[:, None, None], data_samples
         )
@@ -109,12 +109,8 @@ class OperatingPointMixin(_Segmentor):
         head = last_head(self)
         if isinstance(head, LTMIHeadMixin):
             return torch.zeros_like(self.decision.shift)
-        losses: Any = head.loss_decode
-        for loss in losses if isinstance(losses, nn.ModuleList) else [losses]:
-            shift = natural_shift_of(loss, self.num_classes)
-            if shift is not None:
-                return shift.to(self.decision.shift)
-        return torch.zeros_like(self.decision.shift)
+        stated = first_stated(losses_of(head), self.num_classes)
+        return torch.zeros_like(self.decision.shift) if stated is None else stated[1]
 
     def _check_weights(self) -> None:
         point = self._point
