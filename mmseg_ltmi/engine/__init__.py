@@ -1,6 +1,6 @@
 """What a run needs beside the model."""
 
 from .cpu_runner import CPURunner
-from .hooks import ClassPriorHook
+from .hooks import ClassPriorHook, StepSeedHook
 
-__all__ = ['CPURunner', 'ClassPriorHook']
+__all__ = ['CPURunner', 'ClassPriorHook', 'StepSeedHook']

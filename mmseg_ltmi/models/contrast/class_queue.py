@@ -83,7 +83,7 @@ class ClassQueue(nn.Module):
             labels: int64 (N,); what is outside 0..C-1 is passed over.
             ids: int64 (N,), identity of each sample within this step, over all ranks.
         """
-        samples = torch.cat(all_gather(samples.detach().float().contiguous()))
+        samples = torch.cat(all_gather(samples.detach().to(self.samples.dtype).contiguous()))
         labels = torch.cat(all_gather(labels.contiguous()))
         ids = torch.cat(all_gather(ids.contiguous()))
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.dist import get_rank
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from mmseg_ltmi.models.grid import features_on_grid, labels_on_grid, pick
 from mmseg_ltmi.models.losses.prior_buffer import PriorHolder
 
 
 @MODELS.register_module()
 class PixelContrast(PriorHolder):
     """Label-aware contrast between the pixels of a batch and a class-wise queue.
+
+    By itself it stores the queries' embeddings. With ``key_channels`` the contrast samples are a
+    teacher's pixel features: the queue stores them as they are, and ``key_projector`` embeds all of
+    it anew in every step, so that gradient reaches that projection.
 
     Args:
         in_channels: channels of the pixel feature (the head fills it in).
@@ -27,6 +31,12 @@ class PixelContrast(PriorHolder):
         sampler: config of the pixel sampler.
         queue: config of the queue.
         loss: config of the loss.
+        key_channels: channels of the teacher's pixel feature (the segmentor fills it in); None
+            stores the queries' embeddings.
+        key_projector: config of the projection of a teacher's features; None takes ``projector``.
+
+    Raises:
+        ValueError: ``key_projector`` gives another width than ``projector``.
     """
 
     def __init__(
@@ -38,17 +48,28 @@ class PixelContrast(PriorHolder):
         sampler: dict | None = None,
         queue: dict | None = None,
         loss: dict | None = None,
+        key_channels: int | None = None,
+        key_projector: dict | None = None,
     ) -> None:
         super().__init__(None, num_classes)
-        self.projector = MODELS.build(
-            {'type': 'ProjectionHead', 'in_channels': in_channels, **(projector or {})}
-        )
+        projector = {'type': 'ProjectionHead', **(projector or {})}
+        self.projector = MODELS.build({'in_channels': in_channels, **projector})
+        self.key_projector = None
+        if key_channels is not None:
+            key_projector = {**projector, **(key_projector or {})}
+            self.key_projector = MODELS.build({'in_channels': key_channels, **key_projector})
+            widths = (self.projector.out_channels, self.key_projector.out_channels)
+            if widths[0] != widths[1]:
+                raise ValueError(
+                    f'PixelContrast.projector embeds into {widths[0]} channels and key_projector '
+                    f'into {widths[1]}: give both the same out_channels'
+                )
         self.sampler = MODELS.build({'type': 'ClassBalancedPixelSampler', **(sampler or {})})
         self.queue = MODELS.build(
             {
                 'type': 'ClassQueue',
                 'num_classes': num_classes,
-                'channels': self.projector.out_channels,
+                'channels': key_channels or self.projector.out_channels,
                 **(queue or {}),
             }
         )
@@ -65,7 +86,11 @@ class PixelContrast(PriorHolder):
         return self.sampler.needs_logits
 
     def forward(
-        self, features: Tensor, labels: Tensor, logits: Tensor | None = None
+        self,
+        features: Tensor,
+        labels: Tensor,
+        logits: Tensor | None = None,
+        key_features: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The term and what there is to know about it.
 
@@ -73,23 +98,39 @@ class PixelContrast(PriorHolder):
             features: pixel features (B, in_channels, h, w).
             labels: int64 (B, H, W); they are brought to (h, w) by the nearest pixel.
             logits: raw scores (B, C, h, w), where the sampler wants them.
+            key_features: the teacher's pixel features (B, key_channels, *, *) of the same images;
+                they are brought to (h, w) bilinearly.
 
         Returns:
             ``loss_contrast``, and the diagnostics ``acc_contrast`` (% of the queries whose class
             has the highest posterior under the mixture), ``contrast_temperature`` and
             ``queue_fill`` (share of the slots in use).
+
+        Raises:
+            ValueError: ``key_features`` without ``key_channels`` or the other way round.
         """
+        if (key_features is None) != (self.key_projector is None):
+            raise ValueError(
+                'PixelContrast takes key_features if it was built with key_channels, and only '
+                'then: DistilledEncoderDecoder gives it both'
+            )
         self.observe(labels, self.queue.num_classes)
         log_prior = self.required_log_prior()
-        small = F.interpolate(labels[:, None].float(), features.shape[2:], mode='nearest')
-        sample = self.sampler(small[:, 0].long(), log_prior, logits)
+        size = features.shape[2:]
+        small = labels_on_grid(labels, size)
+        sample = self.sampler(small, log_prior, logits)
         # Pixels are picked before they are projected: the rest of the map costs nothing.
-        picked = features.movedim(1, -1).reshape(-1, features.shape[1])[sample.pixel]
-        query = self.projector(picked)
+        query = self.projector(pick(features, sample.pixel))
+        if key_features is None:
+            stored = query
+        else:
+            stored = pick(features_on_grid(key_features, size), sample.pixel)
 
         ids = sample.pixel + get_rank() * small.numel()
-        self.queue.enqueue(query, _first_of_each(sample.pixel, sample.labels), ids)
+        self.queue.enqueue(stored, _first_of_each(sample.pixel, sample.labels), ids)
         key, key_labels, key_ids = self.queue.read()
+        if self.key_projector is not None:
+            key = self.key_projector(key)
         loss, log_likelihood = self.loss.terms(
             query,
             sample.labels,

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_ltmi.models.losses.functional import at_least_float32
+
 
 @MODELS.register_module()
 class ProjectionHead(nn.Sequential):
@@ -29,5 +31,5 @@ class ProjectionHead(nn.Sequential):
         self.out_channels = out_channels
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, in_channels) to unit vectors (N, out_channels), float32."""
-        return F.normalize(super().forward(features).float(), dim=1)
+        """(N, in_channels) to unit vectors (N, out_channels), float32 at least."""
+        return F.normalize(at_least_float32(super().forward(features)), dim=1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmseg_ltmi.models.losses.functional import LabelOutOfRangeError
 from mmseg_ltmi.models.losses.natural_shift import losses_of
 
+from .cosine_classifier import replaced_classifier
 from .inference_prior import InferencePrior
 
 # A mixin in fact; to the type checker a head, whose methods it extends.
@@ -32,9 +33,11 @@ class LTMIHeadMixin(_Head):
             ``in_channels`` and ``num_classes`` are filled in. None leaves it out.
         class_prior: prior of the inference shift; None takes the one of the loss.
         tau_test: operating point, 0 natural and 1 balanced.
+        classifier: ``dict(type='linear')``, or ``dict(type='cosine', scale=30)`` in the place of
+            ``conv_seg``; a stock checkpoint's ``conv_seg`` then gives the directions.
 
     Raises:
-        ValueError: ``out_channels=1``.
+        ValueError: ``out_channels=1``, an unknown classifier, or no ``conv_seg`` to replace.
     """
 
     contrast: nn.Module | None
@@ -46,6 +49,7 @@ class LTMIHeadMixin(_Head):
         contrast: dict | None = None,
         class_prior: Any = None,
         tau_test: float = 0.0,
+        classifier: dict | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -58,17 +62,31 @@ class LTMIHeadMixin(_Head):
             )
         self.inference_prior = InferencePrior(self.num_classes, class_prior, tau_test)
         self.inference_prior.follow(losses_of(self))
-        self.contrast = None
-        if contrast is not None:
-            self.contrast = MODELS.build(
-                {
-                    'type': 'PixelContrast',
-                    'in_channels': self._classifier_in_channels(),
-                    'num_classes': self.num_classes,
-                    **contrast,
-                }
-            )
+        if classifier is not None:
+            self.conv_seg = replaced_classifier(self._classifier(), classifier)
+        self._contrast = contrast
+        self.contrast = None if contrast is None else self._build_contrast()
         self._seen: dict[str, Any] | None = None
+
+    def _build_contrast(self, **more: Any) -> nn.Module:
+        return MODELS.build(
+            {
+                'type': 'PixelContrast',
+                'in_channels': self._classifier().in_channels,
+                'num_classes': self.num_classes,
+                **(self._contrast or {}),
+                **more,
+            }
+        )
+
+    def expect_teacher(self, channels: int) -> None:
+        """Build the contrastive term, if there is one, anew for keys from a teacher's features.
+
+        Args:
+            channels: channels of the teacher's pixel features.
+        """
+        if self.contrast is not None:
+            self.contrast = self._build_contrast(key_channels=channels)
 
     @property
     def tau_test(self) -> float:
@@ -99,7 +117,7 @@ class LTMIHeadMixin(_Head):
         Raises:
             LabelOutOfRangeError: naming the images.
         """
-        with self._watch() as seen:
+        with self.watch() as seen:
             try:
                 losses = super().loss(*args, **kwargs)
             except LabelOutOfRangeError as error:
@@ -107,7 +125,8 @@ class LTMIHeadMixin(_Head):
         self.inference_prior.follow(losses_of(self))
         if self.contrast is not None:
             logits = seen['logits'].detach() if self.contrast.needs_logits else None
-            losses.update(self.contrast(seen['features'], seen['labels'], logits))
+            keys = seen.get('key_features')
+            losses.update(self.contrast(seen['features'], seen['labels'], logits, keys))
         return losses
 
     def predict_by_feat(self, seg_logits: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -116,24 +135,35 @@ class LTMIHeadMixin(_Head):
         return super().predict_by_feat(self.inference_prior(seg_logits), *args, **kwargs)
 
     @contextmanager
-    def _watch(self) -> Iterator[dict[str, Any]]:
-        """Record what passes through the head, and let go of it afterwards."""
-        seen: dict[str, Any] = {}
-        self._seen = seen
+    def watch(self, key_features: Tensor | None = None) -> Iterator[dict[str, Any]]:
+        """Record what passes through the head in :meth:`loss`, and let go of it afterwards.
+
+        Args:
+            key_features: a teacher's pixel features (B, D, h, w), for the contrastive term.
+
+        Yields:
+            a dict that :meth:`loss` fills: 'features' (B, in_channels, h, w), raw 'logits'
+            (B, C, h, w), 'labels' (B, H, W) and 'data_samples'.
+        """
+        if self._seen is not None:  # the segmentor watches already
+            yield self._seen
+            return
+        self._seen = {} if key_features is None else {'key_features': key_features}
         try:
-            yield seen
+            yield self._seen
         finally:
             self._seen = None
 
-    def _classifier_in_channels(self) -> int:
+    def _classifier(self) -> nn.Conv2d:
         classifier = getattr(self, 'conv_seg', None)
         if classifier is None:
             raise ValueError(
                 f'{type(self).__name__} has no conv_seg over a feature map, so there are no pixel '
-                'features to contrast: leave contrast=None here, and give it to the LTMI head of '
-                'another stage (the coarse head of a cascade)'
+                'features to contrast and no classifier to replace: leave contrast and classifier '
+                'None here, and give them to the LTMI head of another stage (the coarse head of a '
+                'cascade)'
             )
-        return classifier.in_channels
+        return classifier
 
     def _bad_images(self, seen: dict[str, Any]) -> list[str]:
         labels = seen['labels']

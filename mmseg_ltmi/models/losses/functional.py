@@ -248,6 +248,28 @@ def same_identity(query_ids: Tensor | None, key_ids: Tensor | None) -> Tensor | 
     return (key_ids[:, None] == query_ids[None, :]).T  # the layout of class_log_mean_exp
 
 
+def distillation_loss(
+    student: Tensor, teacher: Tensor, valid: Tensor, temperature: float = 4.0
+) -> Tensor:
+    """``T^2 KL(softmax(t / T) || softmax(s / T))``, the mean over the valid pixels.
+
+    Args:
+        student: scores s, float.
+        teacher: scores t, float.
+        valid: bool, the pixels that count.
+        temperature: T > 0; the factor T^2 keeps the gradient's scale.
+
+    Shape:
+        student and teacher (N, C, *), valid (N, *). Returns a scalar. Without a valid pixel the
+        value is zero and still has a graph.
+    """
+    log_s, log_t = (
+        (at_least_float32(scores) / temperature).log_softmax(1) for scores in (student, teacher)
+    )
+    divergence = F.kl_div(log_s, log_t, reduction='none', log_target=True).sum(1).where(valid, 0)
+    return temperature**2 * divergence.sum() / valid.sum().clamp(min=1)
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """float64 stays, every other dtype becomes float32."""
     return x if x.dtype == torch.float64 else x.float()

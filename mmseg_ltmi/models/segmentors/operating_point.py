@@ -155,10 +155,15 @@ class LTMISegTTAModel(SegTTAModel):
         return predictions
 
 
+def heads_of(model: nn.Module) -> list[BaseDecodeHead]:
+    """The decode heads of a segmentor, several in a cascade."""
+    heads: Any = model.decode_head
+    return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
+
+
 def last_head(model: nn.Module) -> BaseDecodeHead:
     """The head that predicts, also of a cascade."""
-    head: Any = model.decode_head
-    return head[-1] if isinstance(head, nn.ModuleList) else head
+    return heads_of(model)[-1]
 
 
 def classifier_fingerprint(model: nn.Module) -> str:

@@ -1,0 +1,26 @@
+"""Brings label maps and feature maps to the grid of another map."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def labels_on_grid(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels int64 (B, H, W) at ``size`` (h, w), by the nearest pixel."""
+    return F.interpolate(labels[:, None].float(), size, mode='nearest')[:, 0].long()
+
+
+def features_on_grid(features: Tensor, size: tuple[int, int]) -> Tensor:
+    """Features (B, C, H, W) at ``size`` (h, w): bilinear, pixels as areas, as they are if they fit.
+
+    Both maps cover the whole image, so what stays in place is the borders (``align_corners`` False).
+    """
+    if features.shape[2:] == tuple(size):
+        return features
+    return F.interpolate(features, size, mode='bilinear', align_corners=False)
+
+
+def pick(features: Tensor, pixel: Tensor) -> Tensor:
+    """Rows (N, C) of the map (B, C, H, W) at ``pixel``, int64 (N,) into the flattened (B*H*W)."""
+    return features.movedim(1, -1).reshape(-1, features.shape[1])[pixel]

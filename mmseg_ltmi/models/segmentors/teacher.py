@@ -1,0 +1,243 @@
+"""Networks whose pixel features are the contrast samples of a student.
+
+Source: Suh & Seo, ICML 2023 (arXiv 2305.01160): a frozen, better trained network, or as a fallback
+a moving average of the network itself.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
+
+import torch
+from mmseg.models.segmentors import EncoderDecoder
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
+from mmseg_ltmi.models.losses.natural_shift import first_stated, losses_of
+
+from .operating_point import heads_of, last_head
+from .teacher_files import build_head, check_label_space, load_weights, read_model
+from .teacher_view import Renormalization
+
+PLAIN = dict(type='SegDataPreProcessor')  # neither normalizes nor swaps channels
+
+
+class TeacherOutput(NamedTuple):
+    """What a teacher says about a batch, without graph.
+
+    Attributes:
+        features: pixel features (B, D, h, w), what its classifier sees.
+        logits: its raw scores (B, C, h, w).
+        natural_shift: float32 (C,), which added to the raw scores gives the natural log-posterior;
+            None where it is the student's own.
+    """
+
+    features: Tensor
+    logits: Tensor
+    natural_shift: Tensor | None
+
+
+class Teacher(nn.Module):
+    """Base of the teachers: always in evaluation mode, never with a gradient."""
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Evaluation mode, whatever is asked: BatchNorm takes its running statistics."""
+        return super().train(False)
+
+    def forward(self, inputs: Tensor, data_samples: list, student: EncoderDecoder) -> TeacherOutput:
+        """Features and scores of a batch.
+
+        Args:
+            inputs: normalized images (B, 3, H, W), as the student gets them.
+            data_samples: their data samples.
+            student: the segmentor that is being trained.
+        """
+        raise NotImplementedError
+
+
+class FrozenTeacher(Teacher):
+    """A trained network, which no checkpoint of the student holds.
+
+    The config is read at once, the checkpoint when training begins: a student is tested and
+    deployed without its teacher's weights.
+
+    Args:
+        config: file of a training config (also ``mmseg::...``), or its content.
+        checkpoint: file or address of its weights.
+        student: the segmentor that is to be trained; the classes must be as many.
+
+    Raises:
+        FileNotFoundError: no such config; when training begins, no such checkpoint.
+        ValueError: a config without a ``cls_seg`` head, or with another number of classes; when
+            training begins, weights that do not fit or that know other classes.
+    """
+
+    natural_shift: Tensor
+
+    def __init__(self, config: Any, checkpoint: str, student: EncoderDecoder) -> None:
+        super().__init__()
+        self.checkpoint = checkpoint
+        self._model = read_model(config)
+        self.channels = build_head(self._model, student.num_classes).conv_seg.in_channels
+        preprocessor = MODELS.build(self._model.get('data_preprocessor', PLAIN))
+        self.renormalization = Renormalization(student.data_preprocessor, preprocessor)
+        self.register_buffer('natural_shift', torch.zeros(student.num_classes), persistent=False)
+        # In a list, which hides it from state_dict, parameters and whoever copies the model.
+        self._loaded: list[EncoderDecoder] = []
+        self._label_space: dict[str, Any] | None = None
+
+    @property
+    def network(self) -> EncoderDecoder:
+        """The network; the first use loads it."""
+        if not self._loaded:
+            network, self._label_space = load_weights(self._model, self.checkpoint)
+            self.natural_shift.copy_(_natural_shift(network))
+            _keep_features_only(network)
+            self._loaded.append(network.to(self.natural_shift))  # its device and dtype
+        return self._loaded[0]
+
+    def init_weights(self) -> None:
+        """Load the network. mmengine's Runner calls this before it trains."""
+        self.network  # noqa: B018
+
+    def forward(self, inputs: Tensor, data_samples: list, student: EncoderDecoder) -> TeacherOutput:
+        network = self.network
+        if self._label_space is not None:
+            # Once, with the first batch: only then is the student's data set known.
+            check_label_space(self._label_space, data_samples, student.num_classes, self.checkpoint)
+            self._label_space = None
+        seen = _run(network, self.renormalization(inputs), data_samples)
+        return TeacherOutput(*seen, self.natural_shift)
+
+    def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> FrozenTeacher:
+        for network in self._loaded:  # to another device or dtype, with the rest of the model
+            network._apply(fn, *args, **kwargs)
+        return super()._apply(fn, *args, **kwargs)
+
+    def __deepcopy__(self, memo: dict) -> FrozenTeacher:
+        return self  # for EMAHook: what never changes can be shared
+
+
+class EMATeacher(Teacher):
+    """A moving average of the student itself; checkpoints hold it.
+
+    Before step t it becomes ``m * average + (1 - m) * student``, and in the first step the student
+    itself, whose weights were loaded by then. BatchNorm's running statistics are averaged with the
+    same momentum as the weights, since they belong to them; integer buffers are copied.
+
+    mmengine's ExponentialMovingAverage would not do: with buffers, it goes on to update the memory
+    that its module left when it was moved to a GPU.
+
+    Args:
+        student: the segmentor that is to be trained.
+        momentum: m, from 0 to below 1.
+
+    Raises:
+        ValueError: ``momentum`` is out of range.
+    """
+
+    steps: Tensor
+
+    def __init__(self, student: EncoderDecoder, momentum: float = 0.999) -> None:
+        if not 0 <= momentum < 1:
+            raise ValueError(
+                f'the momentum of an EMA teacher is the share of it that stays in a step, at least '
+                f'0 and below 1, but is {momentum}'
+            )
+        super().__init__()
+        self.momentum = momentum
+        self.network = copy.deepcopy(student)
+        _keep_features_only(self.network)
+        self.channels = last_head(self.network).conv_seg.in_channels
+        self.register_buffer('steps', torch.tensor(0))
+
+    @torch.no_grad()
+    def update(self, student: nn.Module) -> None:
+        """Take a step towards the student."""
+        # A tensor, so that no step waits for the device to answer.
+        share = torch.where(self.steps == 0, 1.0, 1 - self.momentum)
+        new = student.state_dict()
+        for name, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(new[name], share.to(value.dtype))
+            else:
+                value.copy_(new[name])
+        self.steps += 1
+
+    def forward(self, inputs: Tensor, data_samples: list, student: EncoderDecoder) -> TeacherOutput:
+        # Here and not after the step, so that it needs no hook and that a run which is resumed
+        # goes on exactly.
+        self.update(student)
+        return TeacherOutput(*_run(self.network, inputs, data_samples), None)
+
+
+def build_teacher(teacher: Any, student: EncoderDecoder) -> Teacher:
+    """The teacher that a config asks for.
+
+    Args:
+        teacher: ``dict(config=..., checkpoint=...)`` or ``dict(type='EMA', momentum=0.999)``.
+        student: the segmentor that is to be trained.
+
+    Raises:
+        ValueError: another dict; and as the teachers.
+    """
+    options = dict(teacher) if isinstance(teacher, dict) else {}
+    if options.pop('type', None) == 'EMA' and set(options) <= {'momentum'}:
+        return EMATeacher(student, **options)
+    if options.get('config') is None or set(options) - {'config', 'checkpoint'}:
+        raise ValueError(
+            f"teacher={teacher}: use dict(config='teacher.py', checkpoint='teacher.pth') or "
+            "dict(type='EMA', momentum=0.999)"
+        )
+    if options.get('checkpoint') is None:
+        raise ValueError(
+            f"the teacher has a config ({options['config']}) but no checkpoint: give the file that "
+            'training this config has written (teacher.checkpoint)'
+        )
+    return FrozenTeacher(**options, student=student)
+
+
+def _natural_shift(network: EncoderDecoder) -> Tensor:
+    """What turns the network's raw scores into its natural log-posterior, float32 (C,)."""
+    head = last_head(network)
+    known = None
+    if isinstance(head, LTMIHeadMixin):
+        known = head.inference_prior.natural_shift  # of the checkpoint
+    if known is None or known.isnan().any():
+        stated = first_stated(losses_of(head), network.num_classes)
+        known = None if stated is None else stated[1]
+    return torch.zeros(network.num_classes) if known is None else known
+
+
+def _keep_features_only(network: EncoderDecoder) -> None:
+    """Take out what only training and reading the scores need; no parameter stays trainable."""
+    for name in ('auxiliary_head', 'decision', 'teacher'):
+        if hasattr(network, name):
+            setattr(network, name, None)
+    for head in heads_of(network):
+        head.loss_decode = nn.Identity()
+        if isinstance(head, LTMIHeadMixin):
+            head.contrast = head.inference_prior = None
+    network.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def _run(network: EncoderDecoder, inputs: Tensor, data_samples: list) -> tuple[Tensor, Tensor]:
+    """What the last classifier of the network sees and says."""
+    seen: list[tuple[Tensor, Tensor]] = []
+    classifier = last_head(network).conv_seg
+    handle = classifier.register_forward_hook(
+        lambda _, features, logits: seen.append((features[0], logits))
+    )
+    try:
+        network(inputs, data_samples, mode='tensor')
+    finally:
+        handle.remove()
+    if not seen:
+        raise ValueError(
+            f'the teacher has no cls_seg features: {type(last_head(network)).__name__} does not '
+            'use its conv_seg. Take a teacher with a per-pixel head, such as UPerHead'
+        )
+    return seen[-1]

@@ -1,0 +1,146 @@
+"""Reads a frozen teacher from its config and its checkpoint, and checks that they fit the student."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.hub import get_config
+from mmengine.logging import MessageHub, print_log
+from mmengine.runner import CheckpointLoader
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.segmentors import EncoderDecoder
+from mmseg.registry import MODELS
+
+
+def read_model(config: Any) -> ConfigDict:
+    """The model of a training config, less the parts that only training needs.
+
+    Args:
+        config: a file (also ``mmseg::...``, of an installed package), or a config's content.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no ``model`` in it, or a model that is no encoder-decoder.
+    """
+    if isinstance(config, dict):
+        cfg = Config(copy.deepcopy(dict(config)))
+    elif '::' in str(config):
+        cfg = get_config(str(config))
+    elif Path(config).is_file():
+        cfg = Config.fromfile(config)
+    else:
+        raise FileNotFoundError(
+            f'teacher.config={config} does not exist. To train, give the config that the teacher '
+            "was trained with; to use a trained student without it, set model.type='LTMI"
+            "EncoderDecoder' and leave model.teacher out"
+        )
+    model = cfg.get('model')
+    if model is None or 'decode_head' not in model:
+        raise ValueError(
+            f'teacher.config={config} has no model with a decode_head: give a whole training '
+            'config of an EncoderDecoder'
+        )
+    if 'data_preprocessor' in cfg:
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    for head in _head_configs(model):
+        head.pop('contrast', None)
+    model.pop('auxiliary_head', None)
+    return model
+
+
+def build_head(model: ConfigDict, num_classes: int) -> BaseDecodeHead:
+    """The head of a teacher that classifies.
+
+    Raises:
+        ValueError: it has no ``cls_seg``, or another number of classes.
+    """
+    config = _head_configs(model)[-1]
+    head = MODELS.build(copy.deepcopy(config))
+    if not isinstance(head, BaseDecodeHead) or getattr(head, 'conv_seg', None) is None:
+        raise ValueError(
+            f'the teacher has no cls_seg features: {config.type} does not classify pixels with a '
+            'conv_seg. Take a teacher with a per-pixel head, such as UPerHead'
+        )
+    if (head.num_classes, head.out_channels) != (num_classes, num_classes):
+        raise ValueError(
+            f"the teacher's {config.type} has num_classes={head.num_classes} and "
+            f'{head.out_channels} scores, but the student has num_classes={num_classes}: they '
+            'must be trained on the same classes'
+        )
+    return head
+
+
+def load_weights(model: ConfigDict, checkpoint: str) -> tuple[EncoderDecoder, dict[str, Any]]:
+    """The network with its weights, on the CPU, and the label space of the checkpoint.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        ValueError: weights that do not fit the model.
+    """
+    network = MODELS.build(copy.deepcopy(model))
+    try:
+        content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f'teacher.checkpoint={checkpoint} does not exist: train the teacher first '
+            '(tools/train.py with its config), or name the file that this has written'
+        ) from error
+    try:
+        found = network.load_state_dict(content.get('state_dict', content), strict=False)
+    except RuntimeError as error:
+        raise ValueError(
+            f'teacher.checkpoint={checkpoint} does not fit teacher.config: {error}'
+        ) from error
+    if found.missing_keys:
+        raise ValueError(
+            f'teacher.checkpoint={checkpoint} does not fit teacher.config: it lacks '
+            f'{len(found.missing_keys)} tensors, such as {found.missing_keys[0]}'
+        )
+    meta = content.get('meta', {})
+    label_space = meta.get('dataset_meta') or {}
+    if 'classes' not in label_space:  # mmsegmentation 0.x wrote it like this
+        label_space = {**label_space, 'classes': meta.get('CLASSES')}
+    return network, label_space
+
+
+def check_label_space(
+    teacher: dict[str, Any], data_samples: list, num_classes: int, checkpoint: str
+) -> None:
+    """The teacher's classes are the student's, in the same order, under the same labels.
+
+    Args:
+        teacher: label space of the teacher's checkpoint; what it does not say is not compared.
+        data_samples: of a batch of the student's.
+        num_classes: the student's.
+        checkpoint: the teacher's, for the message.
+
+    Raises:
+        ValueError: they differ.
+    """
+    student = MessageHub.get_current_instance().get_info('dataset_meta') or {}
+    wanted, found = student.get('classes'), teacher.get('classes')
+    if not found:
+        print_log(f'{checkpoint} does not name its classes: they are not compared', 'current')
+    # A run that is over may have left another data set behind, under another number of classes.
+    elif wanted and len(wanted) == num_classes and list(wanted) != list(found):
+        differ = [(w, f) for w, f in zip(wanted, found, strict=False) if w != f]
+        raise ValueError(
+            f'teacher.checkpoint={checkpoint} knows other classes: {len(found)} against '
+            f"{len(wanted)} of the train set's, (train set, teacher) differ at {differ[:5]}. Train "
+            'the teacher on the same classes in the same order'
+        )
+    zero = teacher.get('reduce_zero_label')
+    own = data_samples[0].metainfo.get('reduce_zero_label') if data_samples else None
+    if zero is not None and own is not None and bool(zero) != bool(own):
+        raise ValueError(
+            f'teacher.checkpoint={checkpoint} was trained with reduce_zero_label={zero}, the '
+            f"student's data has reduce_zero_label={own}: their labels mean different classes"
+        )
+
+
+def _head_configs(model: ConfigDict) -> list[ConfigDict]:
+    heads = model.decode_head
+    return list(heads) if isinstance(heads, (list, tuple)) else [heads]
