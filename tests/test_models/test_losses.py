@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmseg_ltmi.models.losses import GMLLoss, LogitAdjustedLoss
+from mmseg_ltmi.models.losses import DistillationLoss, GMLLoss, LogitAdjustedLoss
 from mmseg_ltmi.models.losses.functional import (
     class_log_likelihood,
     gml_loss,
@@ -144,3 +144,36 @@ def test_bad_input():
         LogitAdjustedLoss([1, 1], class_weight=[1, 2, 3])
     with pytest.raises(RuntimeError, match='ClassPriorHook|name a prior'):
         LogitAdjustedLoss()(torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2).long())
+
+
+def test_distillation_by_hand():
+    # softmax(s / 2) = (1/3, 2/3), softmax(t / 2) = (1/2, 1/2).
+    s = torch.tensor([0.0, 2 * math.log(2)]).view(1, 2, 1, 1).repeat(1, 1, 1, 2).requires_grad_()
+    t = torch.full((1, 2, 1, 2), 7.0)
+    labels = torch.tensor([[[1, 255]]])
+    loss = DistillationLoss(temperature=2.0, loss_weight=0.5)(s, t, labels)
+    divergence = 0.5 * math.log(3 / 2) + 0.5 * math.log(3 / 4)
+    assert loss.item() == pytest.approx(0.5 * 4 * divergence, rel=1e-5)
+    loss.backward()
+    assert s.grad[..., 0].any() and not s.grad[..., 1].any()
+    nothing = DistillationLoss()(s, t, torch.full_like(labels, 255))
+    nothing.backward()
+    assert nothing == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 6), st.floats(0.5, 10), st.floats(0.1, 1e4), st.integers(0, 1000))
+def test_distillation_is_a_divergence(classes, temperature, size, seed):
+    generator = torch.Generator().manual_seed(seed)
+    s, t = (size * torch.randn(2, classes, 3, generator=generator) for _ in range(2))
+    labels = torch.zeros(2, 3, dtype=torch.int64)
+    loss = DistillationLoss(temperature)
+    assert loss(s, t, labels) >= 0 and loss(s, t, labels).isfinite()
+    assert loss(s, s + 3, labels).abs() <= 1e-5 * temperature**2 * max(1, size)  # shifts cancel
+
+
+def test_bad_distillation():
+    with pytest.raises(ValueError, match='temperature must be positive'):
+        DistillationLoss(temperature=0)
+    with pytest.raises(ValueError, match='loss_weight is -1'):
+        DistillationLoss(loss_weight=-1)
