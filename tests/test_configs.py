@@ -34,11 +34,23 @@ def batch(num_classes, size=64):
     return torch.randn(2, 3, size, size), samples
 
 
+def with_teacher_weights(cfg, folder):
+    """The same config, whose teacher has the weights that it starts with."""
+    if cfg.teacher.get('config') is not None:
+        assert Path(cfg.teacher.checkpoint).parts[-2] == Path(cfg.teacher.config).stem
+        teacher = MODELS.build(without_weights(Config.fromfile(cfg.teacher.config).model))
+        cfg.teacher.checkpoint = str(folder / 'teacher.pth')
+        torch.save(teacher.state_dict(), cfg.teacher.checkpoint)
+    return cfg
+
+
 @pytest.mark.parametrize('file', FILES, ids=lambda p: p.stem)
-def test_config_builds_and_steps(file):
+def test_config_builds_and_steps(file, tmp_path):
     torch.manual_seed(0)
     init_default_scope('mmseg')
     cfg = Config.fromfile(file)
+    if 'teacher' in cfg.model:
+        with_teacher_weights(cfg.model, tmp_path)
     model = revert_sync_batchnorm(MODELS.build(without_weights(cfg.model)))
     for module in model.modules():
         if getattr(module, 'needs_class_prior', False):
@@ -51,7 +63,9 @@ def test_config_builds_and_steps(file):
     assert total.isfinite()
     gradients = [p.grad for p in model.backbone.parameters() if p.grad is not None]
     assert gradients and all(g.isfinite().all() for g in gradients)
-    if file.stem.startswith('ltmi'):
+    if file.stem.startswith('distilled'):
+        assert losses['loss_distill'].isfinite()
+    if file.stem.startswith(('ltmi', 'distilled', 'ema')):
         assert any('loss_contrast' in key for key in losses)
         keys = cfg.optim_wrapper.paramwise_cfg.custom_keys
         assert keys['log_temperature'].decay_mult == 0

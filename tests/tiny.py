@@ -25,7 +25,7 @@ def segmentor(depth=18, channels=8, ltmi=True, index=1, head=None, **model):
         decode_head['contrast'] = CONTRAST
     if depth > 34:
         decode_head['in_channels'] *= 4
-    return dict(
+    config = dict(
         type='EncoderDecoder',
         data_preprocessor=dict(
             type='SegDataPreProcessor', mean=[120, 110, 100], std=[60, 50, 40], size=(64, 64)
@@ -37,8 +37,8 @@ def segmentor(depth=18, channels=8, ltmi=True, index=1, head=None, **model):
         decode_head={**decode_head, **(head or {})},
         train_cfg=dict(),
         test_cfg=dict(mode='whole'),
-        **model,
     )  # fmt: skip
+    return {**config, **model}
 
 
 def batch(seed=0, number=2, size=64, **meta):

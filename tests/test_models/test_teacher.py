@@ -39,9 +39,8 @@ def save_teacher(folder, config, **meta):
 
 
 def student(teacher, alpha=1.0, **kwargs):
-    config = segmentor(**kwargs)
-    config.update(type='DistilledEncoderDecoder', teacher=teacher, alpha=alpha)
-    return MODELS.build(config).train()
+    more = dict(type='DistilledEncoderDecoder', teacher=teacher, alpha=alpha)
+    return MODELS.build(segmentor(**kwargs, **more)).train()
 
 
 def step(model, data, lr=0.1):
@@ -58,7 +57,7 @@ def step(model, data, lr=0.1):
 def test_frozen_teacher_is_no_part_of_the_student(frozen):
     model = student(frozen)
     assert isinstance(model.teacher, FrozenTeacher)
-    plain = MODELS.build({**segmentor(), 'type': 'LTMIEncoderDecoder'})
+    plain = MODELS.build(segmentor(type='LTMIEncoderDecoder'))
     extra = set(model.state_dict()) - set(plain.state_dict())
     assert extra and all('key_projector' in key for key in extra)
     assert {id(p) for p in model.teacher.network.parameters()}.isdisjoint(
