@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def labels_on_grid(labels: Tensor, size: tuple[int, int]) -> Tensor:
+def labels_on_grid(labels: Tensor, size: Sequence[int]) -> Tensor:
     """Labels int64 (B, H, W) at ``size`` (h, w), by the nearest pixel."""
-    return F.interpolate(labels[:, None].float(), size, mode='nearest')[:, 0].long()
+    return F.interpolate(labels[:, None].float(), tuple(size), mode='nearest')[:, 0].long()
 
 
-def features_on_grid(features: Tensor, size: tuple[int, int]) -> Tensor:
-    """Features (B, C, H, W) at ``size`` (h, w): bilinear, pixels as areas, as they are if they fit.
+def features_on_grid(features: Tensor, size: Sequence[int]) -> Tensor:
+    """Features (B, C, H, W) at ``size`` (h, w), bilinearly; a map of that size stays as it is.
 
-    Both maps cover the whole image, so what stays in place is the borders (``align_corners`` False).
+    Both maps cover the whole image, so their borders coincide (``align_corners=False``).
     """
     if features.shape[2:] == tuple(size):
         return features
-    return F.interpolate(features, size, mode='bilinear', align_corners=False)
+    return F.interpolate(features, tuple(size), mode='bilinear', align_corners=False)
 
 
 def pick(features: Tensor, pixel: Tensor) -> Tensor:

@@ -318,6 +318,14 @@ def test_bad_teachers(tmp_path, frozen):
         student({**frozen, 'checkpoint': str(tmp_path / 'empty.pth')}).loss(*batch())
 
 
+def test_teacher_with_an_open_prior(tmp_path):
+    config = segmentor(ltmi=False)
+    teacher = save_teacher(tmp_path, config)
+    config['decode_head']['loss_decode'] = dict(type='LogitAdjustedLoss')
+    with pytest.raises(ValueError, match='class_prior=None.*name the prior'):
+        student({**teacher, 'config': dict(model=config)}).loss(*batch())
+
+
 def test_other_label_space(tmp_path):
     config = segmentor(ltmi=False)
     meta = dict(classes=('road', 'car', 'tree', 'pole'), reduce_zero_label=True)

@@ -3,7 +3,9 @@ import sys
 from pathlib import Path
 
 import torch
+from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
+from tiny import segmentor
 
 import mmseg_ltmi  # noqa: F401
 
@@ -35,6 +37,30 @@ def test_stock_head_predicts_the_same(tmp_path):
             torch.testing.assert_close(
                 stock.predict(feature, meta, None), ours.predict(feature, meta, None)
             )
+
+
+def test_a_student_becomes_a_stock_segmentor(tmp_path):
+    init_default_scope('mmseg')
+    distilled = dict(type='DistilledEncoderDecoder', teacher=dict(type='EMA'))
+    student = MODELS.build(segmentor(**distilled))
+    torch.save(student.state_dict(), tmp_path / 'student.pth')
+    done = convert(tmp_path / 'student.pth', tmp_path / 'stock.pth')
+    assert done.returncode == 0, done.stderr
+    state = torch.load(tmp_path / 'stock.pth', weights_only=True)['state_dict']
+    MODELS.build(segmentor(ltmi=False)).load_state_dict(state, strict=True)
+
+    student.decision.shift += 1
+    torch.save(student.state_dict(), tmp_path / 'student.pth')
+    done = convert(tmp_path / 'student.pth', tmp_path / 'b.pth')
+    assert done.returncode != 0 and 'operating point' in done.stderr
+
+
+def test_cosine_classifier_has_no_stock_form(tmp_path):
+    init_default_scope('mmseg')
+    model = MODELS.build(segmentor(head=dict(classifier=dict(type='cosine'))))
+    torch.save(model.state_dict(), tmp_path / 'a.pth')
+    done = convert(tmp_path / 'a.pth', tmp_path / 'b.pth')
+    assert done.returncode != 0 and 'conv_seg.bias to carry the shift' in done.stderr
 
 
 def test_a_stock_checkpoint_is_refused(tmp_path):

@@ -1,22 +1,25 @@
 """Time and peak memory of a training step: cross-entropy, logit adjustment and LTMI, interleaved.
 
-The three forms are made of one config; the model, the images and the labels are the same. Ratios
-are medians over the rounds of the ratio within a round, since a machine's speed drifts.
+With ``--teacher``, also LTMI with keys from a moving average and from a teacher, which then has
+random weights and is distilled from. The forms are made of one config; the model, the images and
+the labels are the same. Ratios are medians over the rounds of the ratio within a round, since a
+machine's speed drifts. Peak memory is that of a process of its own for each form.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import gc
 import json
+import multiprocessing
 import resource
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
@@ -28,13 +31,20 @@ from prettytable import PrettyTable
 import mmseg_ltmi  # noqa: F401  registers everything
 
 FORMS = ('cross-entropy', 'logit adjustment', 'LTMI')
+TAUGHT = ('LTMI, EMA', 'LTMI, teacher')
 
 
-def build(cfg: Config, form: str) -> torch.nn.Module:
-    """The config's model with cross-entropy, logit adjustment, or both LTMI terms."""
-    model = copy.deepcopy(cfg.model)
+def without_weights(model: ConfigDict) -> ConfigDict:
+    """A copy of the model's config that downloads nothing."""
+    model = copy.deepcopy(model)
     model.pretrained = None
     model.backbone.init_cfg = None
+    return model
+
+
+def build(cfg: Config, form: str, teacher: dict | None = None) -> torch.nn.Module:
+    """The config's model in one of the forms; ``teacher`` as for DistilledEncoderDecoder."""
+    model = without_weights(cfg.model)
     main = model.decode_head[-1] if isinstance(model.decode_head, list) else model.decode_head
     heads = [model.decode_head, model.get('auxiliary_head') or []]
     num_classes = main.num_classes
@@ -46,9 +56,14 @@ def build(cfg: Config, form: str) -> torch.nn.Module:
         head.loss_decode = dict(type='CrossEntropyLoss', loss_weight=weight)
         if form != 'cross-entropy':
             head.loss_decode.update(type='LogitAdjustedLoss', class_prior=prior)
-    if form == 'LTMI':
+    if form.startswith('LTMI'):
         main.type = f'LTMI{main.type}'
         main.contrast = dict(class_prior=prior)
+    if form in TAUGHT:
+        is_ema = form == 'LTMI, EMA'
+        model.type = f'Distilled{model.type.removeprefix("LTMI")}'
+        model.teacher = dict(type='EMA') if is_ema else teacher
+        model.alpha = 0.0 if is_ema else 1.0
     return revert_sync_batchnorm(MODELS.build(model)).to(get_device()).train()
 
 
@@ -79,42 +94,59 @@ def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, data: tuple) 
     return time.perf_counter() - start
 
 
-def peak_mib() -> float:
-    """Peak memory so far: of the device on a GPU, of the process on a CPU."""
+def prepare(path: str, form: str, args: argparse.Namespace) -> tuple:
+    """Model, optimizer and data, after two steps."""
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    model = build(Config.fromfile(path), form, args.saved_teacher)
+    data = make_batch(model.num_classes, args.batch, args.size)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=1e-3, momentum=0.9)
+    for _ in range(2):
+        step(model, optimizer, data)
+    return model, optimizer, data
+
+
+def peak_mib(path: str, form: str, args: argparse.Namespace) -> float:
+    """Peak memory of a fresh process: of the device on a GPU, of the process on a CPU."""
+    prepare(path, form, args)
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def measure(cfg: Config, args: argparse.Namespace) -> dict:
-    """Median seconds, ratio to cross-entropy and growth of the peak memory of each form."""
-    data = None
-    runs = {}
+def measure(path: str, args: argparse.Namespace) -> dict:
+    """Median seconds, ratio to cross-entropy and peak memory of each form."""
+    forms = FORMS + (TAUGHT if args.saved_teacher else ())
     memory = {}
-    for form in FORMS:
-        torch.manual_seed(0)
-        model = build(cfg, form)
-        data = data or make_batch(model.num_classes, args.batch, args.size)
-        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-        gc.collect()
-        for _ in range(2):
-            step(model, optimizer, data)
-        memory[form] = peak_mib()
-        runs[form] = (model, optimizer)
-    times: dict[str, list[float]] = {form: [] for form in FORMS}
+    for form in forms:
+        with multiprocessing.get_context('spawn').Pool(1) as pool:
+            memory[form] = pool.apply(peak_mib, (path, form, args))
+    runs = {form: prepare(path, form, args) for form in forms}
+    times: dict[str, list[float]] = {form: [] for form in forms}
     for round_ in range(args.rounds):
         # Each form is first as often as it is last.
-        for form in FORMS[round_ % 3 :] + FORMS[: round_ % 3]:
-            times[form].append(step(*runs[form], data))
+        first = round_ % len(forms)
+        for form in forms[first:] + forms[:first]:
+            times[form].append(step(*runs[form]))
     base = times['cross-entropy']
     return {
         form: {
             'seconds': statistics.median(values),
             'ratio': statistics.median(v / b for v, b in zip(values, base, strict=True)),
-            'peak_mib_so_far': memory[form],
+            'peak_mib': memory[form],
         }
         for form, values in times.items()
     }
+
+
+def save_teacher(path: str, folder: str) -> dict:
+    """A teacher of random weights from a config."""
+    init_default_scope('mmseg')
+    model = MODELS.build(without_weights(Config.fromfile(path).model))
+    checkpoint = f'{folder}/teacher.pth'
+    torch.save(model.state_dict(), checkpoint)
+    return dict(config=path, checkpoint=checkpoint)
 
 
 def main() -> None:
@@ -123,15 +155,18 @@ def main() -> None:
     parser.add_argument('--batch', type=int, default=4)
     parser.add_argument('--size', type=int, default=256, help='height and width, a multiple of 16')
     parser.add_argument('--rounds', type=int, default=21)
+    parser.add_argument('--teacher', help='config of a teacher with as many classes')
     parser.add_argument('--json', type=Path, help='write the figures here')
     args = parser.parse_args()
-    init_default_scope('mmseg')
     figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        args.saved_teacher = save_teacher(args.teacher, folder) if args.teacher else None
+        for path in args.configs:
+            figures[path] = measure(path, args)
     for path in args.configs:
-        figures[path] = measure(Config.fromfile(path), args)
-        table = PrettyTable(['form', 'ms a step', 'times cross-entropy', 'peak MiB so far'])
+        table = PrettyTable(['form', 'ms a step', 'times cross-entropy', 'peak MiB'])
         for form, row in figures[path].items():
-            memory = f'{row["peak_mib_so_far"]:.0f}'
+            memory = f'{row["peak_mib"]:.0f}'
             table.add_row([form, f'{1e3 * row["seconds"]:.0f}', f'{row["ratio"]:.3f}', memory])
         print(f'{path}, batch {args.batch}, {args.size}x{args.size}, {get_device()}\n{table}')
     if args.json is not None:

@@ -1,7 +1,8 @@
 """Turn an LTMI checkpoint into one of the stock head, with the same predictions.
 
 What an LTMI head adds to its scores at inference is a constant per class; it goes into the bias of
-``conv_seg``, and what only training needs (queue, projection, temperature, optimizer) is left out.
+``conv_seg``, and what only training needs (queue, projections, temperature, a moving-average
+teacher, optimizer) is left out.
 """
 
 from __future__ import annotations
@@ -25,8 +26,15 @@ def to_stock(state: dict[str, Tensor], tau_test: float = 0.0) -> dict[str, Tenso
         tau_test: operating point that the stock head is to have.
 
     Raises:
-        ValueError: no LTMI head, one without a bias, or an unknown prior with ``tau_test``.
+        ValueError: no LTMI head, one without a bias, an unknown prior with ``tau_test``, or an
+            operating point in the checkpoint.
     """
+    iou, shift = state.get('decision.iou'), state.get('decision.shift')
+    if (iou is not None and not iou.isnan().any()) or (shift is not None and shift.any()):
+        raise ValueError(
+            'it holds an operating point (choose_operating_point.py --embed), which a stock model '
+            'cannot read: convert the checkpoint that it was made of, with --tau-test'
+        )
     heads = [key[: -len('inference_prior.log_prior')] for key in state if _is_prior(key)]
     if not heads:
         raise ValueError('it has no LTMI head (no key ends in inference_prior.log_prior)')
@@ -52,7 +60,9 @@ def _is_prior(key: str) -> bool:
 
 def _is_ours(key: str, heads: list[str]) -> bool:
     ours = ('contrast.', 'inference_prior.')
-    return any(key.startswith(head + name) for head in heads for name in ours)
+    return key.startswith(('decision.', 'teacher.')) or any(
+        key.startswith(head + name) for head in heads for name in ours
+    )
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from mmseg_ltmi.models.grid import features_on_grid, labels_on_grid
 from mmseg_ltmi.models.losses import DistillationLoss
 
 from .operating_point import LTMICascadeEncoderDecoder, LTMIEncoderDecoder, heads_of
-from .teacher import TeacherOutput, build_teacher
+from .teacher import Teacher, TeacherOutput, build_teacher
 from .teacher_view import second_view
 
 # A mixin in fact; to the type checker a segmentor, whose methods it extends.
@@ -28,14 +28,15 @@ class TeacherMixin(_Segmentor):
     bilinearly. In a cascade the last LTMI head with a contrastive term is taught. Testing needs
     no teacher: a frozen one is loaded when training begins, and its config is read before.
 
-    ``L = gamma L_sup + beta (L_con + L_T) + alpha L_KD``: gamma is ``loss_decode.loss_weight``, beta
-    ``contrast.loss.loss_weight``. L_KD compares scores of one reading: a frozen teacher's are
-    shifted by what its loss and the student's differ in, which is nothing where both are adjusted
-    by the same prior.
+    ``L = gamma L_sup + beta (L_con + L_T) + alpha L_KD``: gamma is ``loss_weight`` of the head's
+    ``loss_decode``, beta that of ``contrast.loss``. L_KD compares scores of one reading: a frozen
+    teacher's are shifted by what its loss and the student's differ in, which is nothing where both
+    are adjusted by the same prior.
 
     Args:
-        teacher: ``dict(config=..., checkpoint=...)``, a trained network with any backbone and a head
-            with a ``cls_seg``; or ``dict(type='EMA', momentum=0.999)``, a moving average of this one.
+        teacher: ``dict(config=..., checkpoint=...)``, a trained network with any backbone and a
+            head with a ``cls_seg``; or ``dict(type='EMA', momentum=0.999)``, a moving average of
+            this one.
         alpha: weight of the distillation term; 0 leaves it out.
         distill_temperature: its temperature.
 
@@ -43,6 +44,9 @@ class TeacherMixin(_Segmentor):
         FileNotFoundError: the teacher's config or, when training begins, checkpoint is missing.
         ValueError: a teacher that does not fit, no LTMI head to teach.
     """
+
+    teacher: Teacher
+    distillation: DistillationLoss | None
 
     def __init__(
         self,
@@ -77,21 +81,21 @@ class TeacherMixin(_Segmentor):
         head = self.taught_head()
         with head.watch(None if head.contrast is None else said.features) as seen:
             losses = super().loss(inputs, data_samples)
-            if self.distillation is not None:
-                losses['loss_distill'] = self._distill(seen, said, head)
+        if self.distillation is not None:
+            logits = seen['logits']
+            size = logits.shape[2:]
+            wanted = features_on_grid(_as_read_by(head, said), size)
+            labels = labels_on_grid(seen['labels'], size)
+            losses['loss_distill'] = self.distillation(logits, wanted, labels)
         return losses
 
-    def _distill(
-        self, seen: dict[str, Any], said: TeacherOutput, head: LTMIHeadMixin
-    ) -> Tensor:
-        logits = seen['logits']
-        size = logits.shape[2:]
-        wanted = features_on_grid(said.logits, size)
-        if said.natural_shift is not None:
-            # Both in the student's reading.
-            own = head.inference_prior.natural_shift.nan_to_num(nan=0.0)
-            wanted = wanted + (said.natural_shift - own)[:, None, None]
-        return self.distillation(logits, wanted, labels_on_grid(seen['labels'], size))
+
+def _as_read_by(head: LTMIHeadMixin, said: TeacherOutput) -> Tensor:
+    """The teacher's scores (B, C, h, w) as raw scores of the student's head."""
+    if said.natural_shift is None:
+        return said.logits
+    own = head.inference_prior.natural_shift.nan_to_num(nan=0.0)
+    return said.logits + (said.natural_shift - own)[:, None, None]
 
 
 @MODELS.register_module()

@@ -40,7 +40,13 @@ class TeacherOutput(NamedTuple):
 
 
 class Teacher(nn.Module):
-    """Base of the teachers: always in evaluation mode, never with a gradient."""
+    """Base of the teachers: always in evaluation mode, never with a gradient.
+
+    Attributes:
+        channels: D, channels of the pixel features.
+    """
+
+    channels: int
 
     def train(self, mode: bool = True) -> Teacher:
         """Evaluation mode, whatever is asked: BatchNorm takes its running statistics."""
@@ -193,7 +199,7 @@ def build_teacher(teacher: Any, student: EncoderDecoder) -> Teacher:
         )
     if options.get('checkpoint') is None:
         raise ValueError(
-            f"the teacher has a config ({options['config']}) but no checkpoint: give the file that "
+            f'the teacher has a config ({options["config"]}) but no checkpoint: give the file that '
             'training this config has written (teacher.checkpoint)'
         )
     return FrozenTeacher(**options, student=student)
@@ -206,7 +212,14 @@ def _natural_shift(network: EncoderDecoder) -> Tensor:
     if isinstance(head, LTMIHeadMixin):
         known = head.inference_prior.natural_shift  # of the checkpoint
     if known is None or known.isnan().any():
-        stated = first_stated(losses_of(head), network.num_classes)
+        losses = losses_of(head)
+        stated = first_stated(losses, network.num_classes)
+        if stated is None and any(getattr(loss, 'needs_class_prior', False) for loss in losses):
+            raise ValueError(
+                "the teacher's loss_decode has class_prior=None, which its checkpoint does not "
+                'hold: name the prior it was trained with in teacher.config (the class_prior.json '
+                'in its work dir)'
+            )
         known = None if stated is None else stated[1]
     return torch.zeros(network.num_classes) if known is None else known
 
@@ -219,7 +232,8 @@ def _keep_features_only(network: EncoderDecoder) -> None:
     for head in heads_of(network):
         head.loss_decode = nn.Identity()
         if isinstance(head, LTMIHeadMixin):
-            head.contrast = head.inference_prior = None
+            for name in ('contrast', 'inference_prior'):
+                setattr(head, name, None)
     network.requires_grad_(False).eval()
 
 

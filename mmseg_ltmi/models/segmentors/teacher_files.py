@@ -1,4 +1,4 @@
-"""Reads a frozen teacher from its config and its checkpoint, and checks that they fit the student."""
+"""Reads a frozen teacher from its config and checkpoint, and checks that they fit the student."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The images that a teacher sees: the student's, or a second view, in the teacher's normalization."""
+"""The images that a teacher sees: the student's or a second view, normalized as it wants."""
 
 from __future__ import annotations
 
@@ -60,4 +60,5 @@ def _norm(preprocessor: nn.Module) -> tuple[Tensor, Tensor, bool]:
     swapped = bool(getattr(preprocessor, 'channel_conversion', False))
     if not getattr(preprocessor, '_enable_normalize', False):
         return torch.zeros(3, 1, 1), torch.ones(3, 1, 1), swapped
-    return preprocessor.mean.detach().clone(), preprocessor.std.detach().clone(), swapped
+    mean, std = (torch.as_tensor(getattr(preprocessor, name)) for name in ('mean', 'std'))
+    return mean, std, swapped
