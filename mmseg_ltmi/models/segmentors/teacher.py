@@ -129,9 +129,10 @@ class FrozenTeacher(Teacher):
 class EMATeacher(Teacher):
     """A moving average of the student itself; checkpoints hold it.
 
-    Before step t it becomes ``m * average + (1 - m) * student``, and in the first step the student
-    itself, whose weights were loaded by then. BatchNorm's running statistics are averaged with the
-    same momentum as the weights, since they belong to them; integer buffers are copied.
+    Before it sees a batch it becomes ``m * average + (1 - m) * student``, and before the first one
+    the student itself, whose weights were loaded by then. BatchNorm's running statistics are
+    averaged with the weights' momentum, since they belong to them; integer buffers are copied.
+    Where gradients are accumulated, it moves with every batch.
 
     mmengine's ExponentialMovingAverage would not do: with buffers, it goes on to update the memory
     that its module left when it was moved to a GPU.
