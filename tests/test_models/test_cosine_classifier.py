@@ -57,6 +57,12 @@ def test_trains_and_is_initialized():
     assert model.decode_head.conv_seg.scale == 30
 
 
+def test_a_half_precision_model_classifies():
+    model = MODELS.build(segmentor(head=dict(classifier=COSINE))).bfloat16().eval()
+    with torch.no_grad():
+        assert model(batch()[0].bfloat16(), mode='tensor').isfinite().all()
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match='scale of a cosine classifier.* -1'):
         MODELS.build(segmentor(head=dict(classifier={**COSINE, 'scale': -1})))

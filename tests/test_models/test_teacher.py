@@ -7,11 +7,13 @@ import torch
 from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import init_default_scope
+from mmengine.runner import load_state_dict
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from tiny import COUNTS, LOSS, batch, segmentor, total
 
 import mmseg_ltmi  # noqa: F401
+from mmseg_ltmi.evaluation import OperatingPoint
 from mmseg_ltmi.models.segmentors import EMATeacher, FrozenTeacher, last_head
 
 EMA = dict(type='EMA', momentum=0.9)
@@ -286,7 +288,7 @@ def test_a_student_predicts_without_its_teachers_weights(frozen, tmp_path):
 
 
 def test_bad_teachers(tmp_path, frozen):
-    for wrong in (None, 3, dict(type='Frozen'), dict(checkpoint='a.pth'), {**EMA, 'decay': 1}):
+    for wrong in (None, 3, dict(type='Frozen'), dict(checkpoint='a.pth'), {**EMA, **frozen}):
         with pytest.raises(ValueError, match="use dict\\(config='teacher.py'"):
             student(wrong)
     with pytest.raises(ValueError, match='no checkpoint: give the file'):
@@ -297,7 +299,7 @@ def test_bad_teachers(tmp_path, frozen):
         student(dict(config=dict(a=1), checkpoint='a.pth'))
     with pytest.raises(ValueError, match='momentum.* 1.5'):
         student(dict(type='EMA', momentum=1.5))
-    with pytest.raises(ValueError, match='FCNHead.*LTMIFCNHead'):
+    with pytest.raises(ValueError, match='no LTMI head.*FCNHead.*LTMIFCNHead'):
         student(frozen, ltmi=False)
     loss = dict(type='CrossEntropyLoss')
     other = segmentor(ltmi=False, head=dict(num_classes=5, loss_decode=loss))
@@ -316,6 +318,71 @@ def test_bad_teachers(tmp_path, frozen):
     torch.save(dict(state_dict={}), tmp_path / 'empty.pth')
     with pytest.raises(ValueError, match='lacks .* tensors, such as'):
         student({**frozen, 'checkpoint': str(tmp_path / 'empty.pth')}).loss(*batch())
+
+
+def test_heads_without_a_pixel_map_and_nothing_to_teach(frozen):
+    config = segmentor(ltmi=False)
+    coarse = config['decode_head']
+    point = dict(
+        type='LTMIPointHead', in_channels=[128], in_index=[1], channels=8, num_fcs=1,
+        num_classes=4, loss_decode=LOSS,
+    )  # fmt: skip
+    config.update(type='DistilledCascadeEncoderDecoder', num_stages=2, alpha=1.0)
+    ltmi = {**coarse, 'type': 'LTMIFCNHead'}
+    averaged = {**config, 'decode_head': [ltmi, point], 'teacher': EMA}
+    with pytest.raises(ValueError, match='no cls_seg features: LTMIPointHead'):
+        MODELS.build(averaged)
+    taught = MODELS.build({**config, 'decode_head': [ltmi, point], 'teacher': frozen})
+    assert taught.taught_head() is taught.decode_head[0]
+    with pytest.raises(ValueError, match='no LTMI head with a conv_seg.*LTMIPointHead'):
+        MODELS.build({**config, 'decode_head': [coarse, point], 'teacher': frozen})
+    with pytest.raises(ValueError, match='nothing to teach.*alpha above 0'):
+        student(frozen, alpha=0.0, head=dict(contrast=None))
+
+
+def test_broken_checkpoints(tmp_path, frozen):
+    file = tmp_path / 'teacher.pth'
+    state = torch.load(file, weights_only=True)['state_dict']
+    torch.save({f'module.{key}': value for key, value in state.items()}, file)
+    student(frozen).loss(*batch())
+    torch.save([1, 2], file)
+    with pytest.raises(ValueError, match='teacher.pth holds a list'):
+        student(frozen).init_weights()
+    file.write_bytes(b'not a checkpoint')
+    with pytest.raises(ValueError, match='teacher.pth cannot be read as a checkpoint'):
+        student(frozen).loss(*batch())
+
+
+@pytest.mark.parametrize('width', [16, 12])
+def test_checkpoint_of_self_keys_leaves_the_queue_empty(tmp_path, width):
+    """Labels without their samples, or embeddings taken for features, would teach noise."""
+    own = MODELS.build(segmentor(type='LTMIEncoderDecoder')).train()
+    own.loss(*batch())
+    assert own.decode_head.contrast.queue.fill() > 0
+    teacher = save_teacher(tmp_path, segmentor(channels=width, ltmi=False))  # embeddings have 16
+    model = student(teacher)
+    load_state_dict(model, own.state_dict(), strict=False)
+    queue = model.decode_head.contrast.queue
+    assert queue.fill() == 0 and (queue.pointer == 0).all()
+    step(model, batch())
+    again = student(teacher)
+    load_state_dict(again, model.state_dict(), strict=True)
+    kept = again.decode_head.contrast.queue
+    torch.testing.assert_close(kept.samples, queue.samples)
+    assert kept.fill() == queue.fill() > 0
+
+
+def test_an_averaged_student_takes_an_operating_point():
+    log_prior = torch.tensor(COUNTS).float().div(100).log().tolist()
+    point = OperatingPoint('tau', tuple('abcd'), tuple(log_prior), tau=0.5)._asdict()
+    point |= dict(format='mmseg_ltmi.operating_point', version=1)
+    trained = student(EMA)
+    step(trained, batch())
+    tested = MODELS.build(
+        segmentor(type='DistilledEncoderDecoder', teacher=EMA, operating_point=point)
+    )
+    load_state_dict(tested, trained.state_dict(), strict=True)
+    assert tested.decision.shift.any()
 
 
 def test_teacher_with_an_open_prior(tmp_path):

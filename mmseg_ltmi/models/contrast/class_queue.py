@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from mmengine.dist import all_gather
+from mmengine.logging import print_log
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
@@ -112,6 +115,19 @@ class ClassQueue(nn.Module):
         place.
         """
         return self.samples.clone(), self.labels.clone(), self.ids.clone()
+
+    def keep_own(self, state_dict: dict, prefix: str, reason: str) -> None:
+        """Hand the queue's own state to ``state_dict``, for a checkpoint that it cannot take."""
+        print_log(f'{prefix[:-1]} stays as it is: {reason}', 'current')
+        state_dict.update({f'{prefix}{name}': value for name, value in self.state_dict().items()})
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: Any) -> None:
+        saved = state_dict.get(f'{prefix}samples')
+        if saved is not None and saved.shape != self.samples.shape:
+            # Samples alone would be refused, and labels would then name samples that are not there.
+            shapes = f'{tuple(saved.shape)}, not {tuple(self.samples.shape)}'
+            self.keep_own(state_dict, prefix, f"the checkpoint's samples have shape {shapes}")
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def fill(self) -> Tensor:
         """Share of the slots that are filled, a float32 scalar."""

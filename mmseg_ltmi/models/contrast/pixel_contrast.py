@@ -85,6 +85,14 @@ class PixelContrast(PriorHolder):
         """Whether :meth:`forward` wants the head's scores."""
         return self.sampler.needs_logits
 
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: Any) -> None:
+        has_queue = f'{prefix}queue.samples' in state_dict
+        projects_keys = any(key.startswith(f'{prefix}key_projector.') for key in state_dict)
+        if has_queue and projects_keys != (self.key_projector is not None):
+            reason = "the checkpoint's keys are embeddings, a teacher's are features, or vice versa"
+            self.queue.keep_own(state_dict, f'{prefix}queue.', reason)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def forward(
         self,
         features: Tensor,

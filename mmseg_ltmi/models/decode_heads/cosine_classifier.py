@@ -38,7 +38,7 @@ class CosineClassifier(nn.Conv2d):
     def forward(self, features: Tensor) -> Tensor:
         # Norms in float32 at least: a sum of squares overflows half precision.
         features = F.normalize(at_least_float32(features), dim=1)
-        return F.conv2d(features, self.scale * F.normalize(self.weight, dim=1))
+        return F.conv2d(features, self.scale * F.normalize(at_least_float32(self.weight), dim=1))
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, scale={self.scale}'

@@ -58,19 +58,29 @@ class TeacherMixin(_Segmentor):
     ) -> None:
         super().__init__(*args, **kwargs)
         head = self.taught_head()
+        if head.contrast is None and not alpha:
+            raise ValueError(
+                f'the teacher of {type(self).__name__} has nothing to teach: give the '
+                f'{type(head).__name__} contrast=dict(class_prior=...), or alpha above 0'
+            )
         self.distillation = DistillationLoss(distill_temperature, alpha) if alpha else None
         self.teacher = build_teacher(teacher, self)
         head.expect_teacher(self.teacher.channels)
 
     def taught_head(self) -> LTMIHeadMixin:
         """The head that learns from the teacher."""
-        heads = [head for head in heads_of(self) if isinstance(head, LTMIHeadMixin)]
+        heads = [
+            head
+            for head in heads_of(self)
+            if isinstance(head, LTMIHeadMixin) and hasattr(head, 'conv_seg')
+        ]
         contrasting = [head for head in heads if head.contrast is not None]
         if not heads:
             name = type(heads_of(self)[-1]).__name__
             raise ValueError(
-                f"{type(self).__name__} has no LTMI head to teach: make the {name} an 'LTMI{name}' "
-                'with contrast=dict(class_prior=...)'
+                f'{type(self).__name__} has no LTMI head with a conv_seg to teach (the last is '
+                f"{name}): make a per-pixel head 'LTMI<Head>' (FCNHead to LTMIFCNHead) with "
+                'contrast=dict(class_prior=...)'
             )
         return (contrasting or heads)[-1]
 

@@ -18,7 +18,7 @@ from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
 from mmseg_ltmi.models.losses.natural_shift import first_stated, losses_of
 
 from .operating_point import heads_of, last_head
-from .teacher_files import build_head, check_label_space, load_weights, read_model
+from .teacher_files import build_head, check_label_space, classifier_of, load_weights, read_model
 from .teacher_view import Renormalization
 
 PLAIN = dict(type='SegDataPreProcessor')  # neither normalizes nor swaps channels
@@ -97,6 +97,10 @@ class FrozenTeacher(Teacher):
     @property
     def network(self) -> EncoderDecoder:
         """The network; the first use loads it."""
+        return self.load()
+
+    def load(self) -> EncoderDecoder:
+        """Load the network, if it is not there."""
         if not self._loaded:
             network, self._label_space = load_weights(self._model, self.checkpoint)
             self.natural_shift.copy_(_natural_shift(network))
@@ -106,10 +110,10 @@ class FrozenTeacher(Teacher):
 
     def init_weights(self) -> None:
         """Load the network. mmengine's Runner calls this before it trains."""
-        self.network  # noqa: B018
+        self.load()
 
     def forward(self, inputs: Tensor, data_samples: list, student: EncoderDecoder) -> TeacherOutput:
-        network = self.network
+        network = self.load()
         if self._label_space is not None:
             # Once, with the first batch: only then is the student's data set known.
             check_label_space(self._label_space, data_samples, student.num_classes, self.checkpoint)
@@ -132,7 +136,8 @@ class EMATeacher(Teacher):
     Before it sees a batch it becomes ``m * average + (1 - m) * student``, and before the first one
     the student itself, whose weights were loaded by then. BatchNorm's running statistics are
     averaged with the weights' momentum, since they belong to them; integer buffers are copied.
-    Where gradients are accumulated, it moves with every batch.
+    Where k batches make one step (``accumulative_counts``), it moves with each of them: take the
+    k-th root of the momentum.
 
     mmengine's ExponentialMovingAverage would not do: with buffers, it goes on to update the memory
     that its module left when it was moved to a GPU.
@@ -157,7 +162,7 @@ class EMATeacher(Teacher):
         self.momentum = momentum
         self.network = copy.deepcopy(student)
         _keep_features_only(self.network)
-        self.channels = last_head(self.network).conv_seg.in_channels
+        self.channels = classifier_of(last_head(self.network)).in_channels
         self.register_buffer('steps', torch.tensor(0))
 
     @torch.no_grad()
@@ -176,7 +181,8 @@ class EMATeacher(Teacher):
     def forward(self, inputs: Tensor, data_samples: list, student: EncoderDecoder) -> TeacherOutput:
         # Here and not after the step, so that it needs no hook and that a run which is resumed
         # goes on exactly.
-        self.update(student)
+        if student.training:
+            self.update(student)
         return TeacherOutput(*_run(self.network, inputs, data_samples), None)
 
 
@@ -191,9 +197,11 @@ def build_teacher(teacher: Any, student: EncoderDecoder) -> Teacher:
         ValueError: another dict; and as the teachers.
     """
     options = dict(teacher) if isinstance(teacher, dict) else {}
-    if options.pop('type', None) == 'EMA' and set(options) <= {'momentum'}:
+    kind = options.pop('type', None)
+    if kind == 'EMA' and set(options) <= {'momentum'}:
         return EMATeacher(student, **options)
-    if options.get('config') is None or set(options) - {'config', 'checkpoint'}:
+    known = kind is None and set(options) <= {'config', 'checkpoint'}
+    if not known or options.get('config') is None:
         raise ValueError(
             f"teacher={teacher}: use dict(config='teacher.py', checkpoint='teacher.pth') or "
             "dict(type='EMA', momentum=0.999)"
@@ -227,7 +235,7 @@ def _natural_shift(network: EncoderDecoder) -> Tensor:
 
 def _keep_features_only(network: EncoderDecoder) -> None:
     """Take out what only training and reading the scores need; no parameter stays trainable."""
-    for name in ('auxiliary_head', 'decision', 'teacher'):
+    for name in ('auxiliary_head', 'decision', '_point', 'teacher'):
         if hasattr(network, name):
             setattr(network, name, None)
     for head in heads_of(network):
@@ -242,8 +250,7 @@ def _keep_features_only(network: EncoderDecoder) -> None:
 def _run(network: EncoderDecoder, inputs: Tensor, data_samples: list) -> tuple[Tensor, Tensor]:
     """What the last classifier of the network sees and says."""
     seen: list[tuple[Tensor, Tensor]] = []
-    classifier = last_head(network).conv_seg
-    handle = classifier.register_forward_hook(
+    handle = classifier_of(last_head(network)).register_forward_hook(
         lambda _, features, logits: seen.append((features[0], logits))
     )
     try:

@@ -13,6 +13,7 @@ from mmengine.runner import CheckpointLoader
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
+from torch import nn
 
 
 def read_model(config: Any) -> ConfigDict:
@@ -25,7 +26,7 @@ def read_model(config: Any) -> ConfigDict:
         FileNotFoundError: no such file.
         ValueError: no ``model`` in it, or a model that is no encoder-decoder.
     """
-    if isinstance(config, dict):
+    if isinstance(config, (dict, Config)):
         cfg = Config(copy.deepcopy(dict(config)))
     elif '::' in str(config):
         cfg = get_config(str(config))
@@ -34,8 +35,9 @@ def read_model(config: Any) -> ConfigDict:
     else:
         raise FileNotFoundError(
             f'teacher.config={config} does not exist. To train, give the config that the teacher '
-            "was trained with; to use a trained student without it, set model.type='LTMI"
-            "EncoderDecoder' and leave model.teacher out"
+            'was trained with; to use a trained student without it, make model.type LTMIEncoder'
+            'Decoder (LTMICascadeEncoderDecoder) and leave teacher, alpha and distill_temperature '
+            'out'
         )
     model = cfg.get('model')
     if model is None or 'decode_head' not in model:
@@ -51,22 +53,35 @@ def read_model(config: Any) -> ConfigDict:
     return model
 
 
+def classifier_of(head: Any) -> nn.Conv2d:
+    """The classifier of a decode head, which sees its pixel features.
+
+    Raises:
+        ValueError: there is none.
+    """
+    classifier = getattr(head, 'conv_seg', None)
+    if not isinstance(head, BaseDecodeHead) or classifier is None:
+        raise ValueError(
+            f'the teacher has no cls_seg features: {type(head).__name__} does not classify pixels '
+            'with a conv_seg. Take a teacher with a per-pixel head, such as UPerHead'
+        )
+    return classifier
+
+
 def build_head(model: ConfigDict, num_classes: int) -> BaseDecodeHead:
     """The head of a teacher that classifies.
 
     Raises:
         ValueError: it has no ``cls_seg``, or another number of classes.
     """
-    config = _head_configs(model)[-1]
-    head = MODELS.build(copy.deepcopy(config))
-    if not isinstance(head, BaseDecodeHead) or getattr(head, 'conv_seg', None) is None:
-        raise ValueError(
-            f'the teacher has no cls_seg features: {config.type} does not classify pixels with a '
-            'conv_seg. Take a teacher with a per-pixel head, such as UPerHead'
-        )
+    config = copy.deepcopy(_head_configs(model)[-1])
+    for name in ('loss_decode', 'class_prior'):  # which may name files that only training needs
+        config.pop(name, None)
+    head = MODELS.build(config)
+    classifier_of(head)
     if (head.num_classes, head.out_channels) != (num_classes, num_classes):
         raise ValueError(
-            f"the teacher's {config.type} has num_classes={head.num_classes} and "
+            f"the teacher's {type(head).__name__} has num_classes={head.num_classes} and "
             f'{head.out_channels} scores, but the student has num_classes={num_classes}: they '
             'must be trained on the same classes'
         )
@@ -88,8 +103,19 @@ def load_weights(model: ConfigDict, checkpoint: str) -> tuple[EncoderDecoder, di
             f'teacher.checkpoint={checkpoint} does not exist: train the teacher first '
             '(tools/train.py with its config), or name the file that this has written'
         ) from error
+    except Exception as error:  # whatever a broken file makes torch raise
+        raise ValueError(
+            f'teacher.checkpoint={checkpoint} cannot be read as a checkpoint: {error!r}'
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f'teacher.checkpoint={checkpoint} holds a {type(content).__name__}: it must be a state '
+            'dict or what training has written'
+        )
+    state = content.get('state_dict', content)
+    state = {key.removeprefix('module.'): value for key, value in state.items()}
     try:
-        found = network.load_state_dict(content.get('state_dict', content), strict=False)
+        found = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise ValueError(
             f'teacher.checkpoint={checkpoint} does not fit teacher.config: {error}'

@@ -28,6 +28,8 @@ def second_view(inputs: Tensor, data_samples: list, preprocessor: nn.Module) -> 
 class Renormalization(nn.Module):
     """From one data preprocessor's normalization and channel order to another's.
 
+    Padding is an image like the rest: it keeps the colour that the first gave it.
+
     Args:
         have: preprocessor that the images went through.
         want: preprocessor that they should have gone through.
