@@ -15,6 +15,7 @@ from tiny import COUNTS, LOSS, batch, segmentor, total
 import mmseg_ltmi  # noqa: F401
 from mmseg_ltmi.evaluation import OperatingPoint
 from mmseg_ltmi.models.segmentors import EMATeacher, FrozenTeacher, last_head
+from mmseg_ltmi.models.segmentors.teacher_files import build_head, read_model
 
 EMA = dict(type='EMA', momentum=0.9)
 
@@ -338,6 +339,15 @@ def test_heads_without_a_pixel_map_and_nothing_to_teach(frozen):
         MODELS.build({**config, 'decode_head': [coarse, point], 'teacher': frozen})
     with pytest.raises(ValueError, match='nothing to teach.*alpha above 0'):
         student(frozen, alpha=0.0, head=dict(contrast=None))
+
+
+def test_config_of_an_installed_package():
+    """mmsegmentation's own configs can teach, by the name under which they are bases."""
+    name = 'mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py'
+    model = read_model(name)
+    assert build_head(model, 150).conv_seg.in_channels == 512
+    with pytest.raises(ValueError, match='num_classes=150.*num_classes=4'):
+        student(dict(config=name, checkpoint='a.pth'))
 
 
 def test_broken_checkpoints(tmp_path, frozen):
