@@ -1,15 +1,11 @@
 """What ranks share is bit-equal on all of them, also when one has nothing to add."""
 
-import datetime
-import socket
-
 import pytest
 import torch
-import torch.multiprocessing as mp
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from torch import distributed
+from ranks import run_ranks
 from torch.nn.parallel import DistributedDataParallel
 
 import mmseg_ltmi  # noqa: F401
@@ -54,11 +50,7 @@ def batch(rank, step, world):
     return feature, labels
 
 
-def work(rank, world, port, folder):
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        'gloo', f'tcp://127.0.0.1:{port}', datetime.timedelta(seconds=60), world, rank
-    )
+def work(rank, world, folder):
     model = Step()
     wrapped = DistributedDataParallel(model, broadcast_buffers=False)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
@@ -68,15 +60,11 @@ def work(rank, world, port, folder):
         wrapped(*batch(rank, step, world)).backward()
         optimizer.step()
     torch.save(model.head.state_dict(), f'{folder}/{rank}.pth')
-    distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize('world', [2, 3])
 def test_ranks_agree(tmp_path, world):
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    mp.spawn(work, (world, port, str(tmp_path)), nprocs=world)
+    run_ranks(work, world, tmp_path)
     states = [torch.load(tmp_path / f'{rank}.pth') for rank in range(world)]
     shared = ('contrast.', 'loss_decode.', 'inference_prior.', 'conv_seg.')
     keys = [key for key in states[0] if key.startswith(shared)]

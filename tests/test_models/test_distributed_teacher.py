@@ -1,15 +1,11 @@
 """A student's ranks agree, and DistributedDataParallel needs no ``find_unused_parameters``."""
 
-import datetime
-import socket
-
 import pytest
 import torch
-import torch.multiprocessing as mp
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
+from ranks import run_ranks
 from tiny import batch, segmentor, total
-from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 import mmseg_ltmi  # noqa: F401
@@ -39,12 +35,8 @@ def data(rank, step):
     return inputs, samples
 
 
-def work(rank, port, folder, teacher):
+def work(rank, world, folder, teacher):
     init_default_scope('mmseg')
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        'gloo', f'tcp://127.0.0.1:{port}', datetime.timedelta(seconds=60), WORLD, rank
-    )
     step = Step(teacher)
     wrapped = DistributedDataParallel(step, broadcast_buffers=False)
     optimizer = torch.optim.SGD([p for p in step.parameters() if p.requires_grad], 0.1)
@@ -54,7 +46,6 @@ def work(rank, port, folder, teacher):
         wrapped(*data(rank, number)).backward()
         optimizer.step()
     torch.save(step.model.state_dict(), f'{folder}/{rank}.pth')
-    distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize('kind', ['frozen', 'EMA'])
@@ -66,10 +57,7 @@ def test_ranks_agree(tmp_path, kind):
         torch.save(MODELS.build(config).state_dict(), tmp_path / 'teacher.pth')
         teacher = dict(config=dict(model=segmentor(34, 24, ltmi=False)))
         teacher['checkpoint'] = str(tmp_path / 'teacher.pth')
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    mp.spawn(work, (port, str(tmp_path), teacher), nprocs=WORLD)
+    run_ranks(work, WORLD, tmp_path, teacher)
     states = [torch.load(tmp_path / f'{rank}.pth') for rank in range(WORLD)]
     # Without SyncBN a rank has its own BatchNorm statistics.
     keys = [key for key in states[0] if 'running_' not in key]
