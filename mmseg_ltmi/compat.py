@@ -25,6 +25,7 @@ def apply() -> None:
     warn_without_pkg_resources()
     stand_in_for_compiled_ops()
     allow_checkpoint_classes()
+    keep_checkpoints_data()
     name_fork_package()
 
 
@@ -135,6 +136,18 @@ def allow_checkpoint_classes() -> None:
             ),
         ]
     )
+
+
+def keep_checkpoints_data() -> None:
+    """What ``weights_only=True`` refuses stays refused.
+
+    The fork's mmengine would load it again with ``weights_only=False``, which runs whatever the
+    file asks for, and allows the real getattr while it loads.
+    """
+    from mmengine.runner import checkpoint
+
+    if hasattr(checkpoint, '_safe_torch_load'):
+        checkpoint._safe_torch_load = torch.load
 
 
 def name_fork_package() -> None:

@@ -59,7 +59,9 @@ class Renormalization(nn.Module):
 
 def _norm(preprocessor: nn.Module) -> tuple[Tensor, Tensor, bool]:
     """Mean and standard deviation (3, 1, 1), and whether RGB and BGR are swapped."""
-    swapped = bool(getattr(preprocessor, 'channel_conversion', False))
+    # The fork's preprocessor, as mmengine's own, has the name with an underscore.
+    names = ('channel_conversion', '_channel_conversion')
+    swapped = any(getattr(preprocessor, name, False) for name in names)
     if not getattr(preprocessor, '_enable_normalize', False):
         return torch.zeros(3, 1, 1), torch.ones(3, 1, 1), swapped
     mean, std = (torch.as_tensor(getattr(preprocessor, name)) for name in ('mean', 'std'))
