@@ -1,81 +1,178 @@
-"""What ranks share is bit-equal on all of them, also when one has nothing to add."""
+"""What ranks share is bit-equal on all of them, and their step is that of one process."""
 
 import pytest
 import torch
+from mmengine.registry import MODELS as ENGINE_MODELS
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from ranks import run_ranks
+from tiny import total
+from torch import distributed, nn
+from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
-import mmseg_ltmi  # noqa: F401
+from mmseg_ltmi.models.contrast import PixelSample
 
 STEPS = 3
+NUM_CLASSES = 4
+COUNTS = [60, 30, 9, 1]
 
 
-def build():
-    torch.manual_seed(0)
-    return MODELS.build(
-        dict(
-            type='LTMIFCNHead', in_channels=8, channels=8, num_classes=4, norm_cfg=dict(type='BN'),
-            loss_decode=dict(type='LogitAdjustedLoss', class_prior='online'),
-            contrast=dict(
-                class_prior=[60, 30, 9, 1], queue=dict(size=64), sampler=dict(num_samples=32)
-            ),
-        )
-    )  # fmt: skip
+@ENGINE_MODELS.register_module(force=True)
+class GlooSyncBatchNorm2d(nn.BatchNorm2d):
+    """What SyncBatchNorm computes, which torch offers on GPUs only."""
+
+    def forward(self, x):
+        dims = (0, 2, 3)
+        count = x.new_tensor([x.numel() / x.shape[1]])
+        sums = all_reduce(torch.cat([x.sum(dims), x.square().sum(dims), count]))
+        mean, square = (part / sums[-1] for part in sums[:-1].chunk(2))
+        normed = (x - mean[:, None, None]) / (square - mean.square() + self.eps).sqrt()[
+            :, None, None
+        ]
+        return normed * self.weight[:, None, None] + self.bias[:, None, None]
 
 
-class Step(torch.nn.Module):
+@MODELS.register_module(force=True)
+class EveryPixel(nn.Module):
+    """Draws nothing: each pixel once, in order."""
+
+    needs_logits = False
+
+    def forward(self, labels, class_log_prior, logits=None):
+        flat = labels.flatten()
+        known = flat.where(flat < NUM_CLASSES, -1)
+        return PixelSample(torch.arange(flat.numel()), known, class_log_prior)
+
+
+class Step(nn.Module):
     """The head's training step as a forward pass, which DistributedDataParallel wraps."""
 
-    def __init__(self):
+    def __init__(self, norm='BN', sampler='ClassBalancedPixelSampler'):
         super().__init__()
-        self.head = build()
+        torch.manual_seed(0)
+        sampler = dict(type=sampler)
+        if sampler['type'] != 'EveryPixel':
+            sampler['num_samples'] = 32
+        self.head = MODELS.build(
+            dict(
+                type='LTMIFCNHead', in_channels=8, channels=8, num_classes=NUM_CLASSES,
+                dropout_ratio=0, norm_cfg=dict(type=norm),
+                loss_decode=dict(type='LogitAdjustedLoss', class_prior='online'),
+                contrast=dict(class_prior=COUNTS, queue=dict(size=64), sampler=sampler),
+            )
+        )  # fmt: skip
 
-    def forward(self, feature, labels):
-        sample = SegDataSample(metainfo=dict(img_shape=(16, 16)))
-        sample.gt_sem_seg = PixelData(data=labels)
-        losses = self.head.loss([feature], [sample], None)
-        return sum(value for key, value in losses.items() if 'loss' in key)
+    def forward(self, features, labels):
+        samples = []
+        for label in labels:
+            samples.append(SegDataSample(metainfo=dict(img_shape=tuple(label.shape))))
+            samples[-1].gt_sem_seg = PixelData(data=label[None])
+        return total(self.head.loss([features], samples, None))
 
 
-def batch(rank, step, world):
-    """Ranks see different classes, and the last rank no valid pixel at all."""
+def batch(case, rank, step, world):
+    """Features and labels of a rank.
+
+    uneven: ranks see different classes, the last batch of the last but one is smaller, and the
+    last rank has no valid pixel at all. nothing: nobody has one. even: all have as many.
+    """
     generator = torch.Generator().manual_seed(100 * rank + step)
-    feature = torch.randn(1, 8, 8, 8, generator=generator)
-    labels = torch.randint(0, 2 + rank, (1, 16, 16), generator=generator).clamp(max=3)
-    if rank == world - 1:
+    number, size = (1, 6) if (case, rank, step) == ('uneven', world - 2, STEPS - 1) else (2, 8)
+    features = torch.randn(number, 8, size, size, generator=generator)
+    known = min(2 + rank, NUM_CLASSES) if case == 'uneven' else NUM_CLASSES
+    labels = torch.randint(0, known, (number, 2 * size, 2 * size), generator=generator)
+    labels[:, :2] = 255
+    if case == 'nothing' or (case == 'uneven' and rank == world - 1):
         labels.fill_(255)
-    return feature, labels
+    return features, labels
+
+
+def train(model, batches, seed):
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    torch.manual_seed(seed)  # each rank draws its own pixels
+    for features, labels in batches:
+        optimizer.zero_grad()
+        model(features, labels).backward()
+        optimizer.step()
+
+
+CASES = {
+    'uneven': {},
+    'nothing': {},
+    'even': dict(norm='GlooSyncBatchNorm2d', sampler='EveryPixel'),
+}
 
 
 def work(rank, world, folder):
-    model = Step()
-    wrapped = DistributedDataParallel(model, broadcast_buffers=False)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    torch.manual_seed(rank)  # each rank draws its own pixels
-    for step in range(STEPS):
-        optimizer.zero_grad()
-        wrapped(*batch(rank, step, world)).backward()
-        optimizer.step()
-    torch.save(model.head.state_dict(), f'{folder}/{rank}.pth')
+    for case, arguments in CASES.items():
+        model = Step(**arguments)
+        wrapped = DistributedDataParallel(model, broadcast_buffers=False)
+        train(wrapped, [batch(case, rank, step, world) for step in range(STEPS)], rank)
+        torch.save(model.head.state_dict(), f'{folder}/{case}_{rank}.pth')
+        distributed.barrier()
 
 
-@pytest.mark.parametrize('world', [2, 3])
-def test_ranks_agree(tmp_path, world):
-    run_ranks(work, world, tmp_path)
-    states = [torch.load(tmp_path / f'{rank}.pth') for rank in range(world)]
+@pytest.fixture(scope='module', params=[2, 3])
+def ranks(request, tmp_path_factory):
+    """World size, and the state of each rank in each case."""
+    world = request.param
+    folder = tmp_path_factory.mktemp(f'ranks{world}')
+    run_ranks(work, world, folder)
+    return world, {
+        case: [torch.load(folder / f'{case}_{rank}.pth') for rank in range(world)] for case in CASES
+    }
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_ranks_agree(ranks, case):
+    _, states = ranks
+    first, *others = states[case]
     shared = ('contrast.', 'loss_decode.', 'inference_prior.', 'conv_seg.')
-    keys = [key for key in states[0] if key.startswith(shared)]
+    keys = [key for key in first if key.startswith(shared)]
+    for part in ('samples', 'labels', 'ids', 'pointer'):
+        assert f'contrast.queue.{part}' in keys
+    assert {'contrast.loss.log_temperature', 'loss_decode.online_counts'} <= set(keys)
     for key in keys:
-        for state in states[1:]:
-            torch.testing.assert_close(state[key], states[0][key], rtol=0, atol=0)
+        for other in others:
+            torch.testing.assert_close(other[key], first[key], rtol=0, atol=0)
 
-    counts = torch.zeros(4)
-    for rank in range(world - 1):
+
+def test_every_label_is_counted_once(ranks):
+    world, states = ranks
+    counts = torch.zeros(NUM_CLASSES)
+    for rank in range(world):
         for step in range(STEPS):
-            counts += batch(rank, step, world)[1].flatten().bincount(minlength=4)
-    assert (states[0]['loss_decode.online_counts'] == counts).all()
-    held = set(states[0]['contrast.queue.labels'].tolist()) - {-1}
-    assert held == set(range(2 + world - 2))
+            labels = batch('uneven', rank, step, world)[1]
+            counts += labels[labels < NUM_CLASSES].bincount(minlength=NUM_CLASSES)
+    state = states['uneven'][0]
+    assert (state['loss_decode.online_counts'] == counts).all()
+    held = set(state['contrast.queue.labels'].tolist()) - {-1}
+    assert held == set(range(min(world, NUM_CLASSES)))
+    ids = state['contrast.queue.ids']
+    assert len(ids[ids >= 0].unique()) == (ids >= 0).sum()
+
+
+def test_nobody_has_a_pixel(ranks):
+    state = ranks[1]['nothing'][0]
+    for key, value in Step().head.named_parameters():
+        torch.testing.assert_close(state[key], value.data, rtol=0, atol=0)
+    assert (state['contrast.queue.labels'] == -1).all()
+
+
+def test_the_step_is_that_of_one_process_on_the_whole_batch(ranks):
+    world, states = ranks
+    model = Step(sampler='EveryPixel')
+    whole = []
+    for step in range(STEPS):
+        parts = [batch('even', rank, step, world) for rank in range(world)]
+        whole.append([torch.cat(part) for part in zip(*parts, strict=True)])
+    train(model, whole, 0)
+    moved = 0
+    for key, value in model.head.state_dict().items():
+        if 'running_' in key or key.endswith(('queue.ids', 'num_batches_tracked')):
+            continue  # GlooSyncBatchNorm2d keeps no statistics, and ranks mark their pixels
+        torch.testing.assert_close(states['even'][0][key], value, rtol=1e-4, atol=1e-5)
+        moved += key.endswith(('weight', 'bias'))
+    assert moved

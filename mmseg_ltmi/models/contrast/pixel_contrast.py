@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import get_dist_info
 from mmseg.registry import MODELS
 from torch import Tensor
 
@@ -134,7 +134,8 @@ class PixelContrast(PriorHolder):
         else:
             stored = pick(features_on_grid(key_features, size), sample.pixel)
 
-        ids = sample.pixel + get_rank() * small.numel()
+        rank, world_size = get_dist_info()
+        ids = sample.pixel * world_size + rank  # unique also where ranks' batches differ in size
         self.queue.enqueue(stored, _first_of_each(sample.pixel, sample.labels), ids)
         key, key_labels, key_ids = self.queue.read()
         if self.key_projector is not None:
