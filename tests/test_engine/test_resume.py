@@ -1,4 +1,4 @@
-"""A run that is stopped or killed, and resumed, ends where the uninterrupted one does: bit for bit."""
+"""A run that is stopped or killed, and resumed, ends bit for bit where the whole run does."""
 
 import copy
 import os

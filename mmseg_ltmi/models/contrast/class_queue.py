@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmengine.dist import all_gather
 from mmengine.logging import print_log
 from mmseg.registry import MODELS
@@ -81,6 +82,9 @@ class ClassQueue(nn.Module):
     def enqueue(self, samples: Tensor, labels: Tensor, ids: Tensor) -> None:
         """Store samples of all ranks; of more than fit a class's ring the last ones stay.
 
+        A sample that is not finite is passed over, so that a step which mixed precision drops for
+        an overflow does not spoil those that follow.
+
         Args:
             samples: (N, D).
             labels: int64 (N,); what is outside 0..C-1 is passed over.
@@ -90,22 +94,30 @@ class ClassQueue(nn.Module):
         labels = torch.cat(all_gather(labels.contiguous()))
         ids = torch.cat(all_gather(ids.contiguous()))
 
-        known = (labels >= 0) & (labels < self.num_classes)
+        known = (labels >= 0) & (labels < self.num_classes) & samples.isfinite().all(1)
         group = labels.where(known, self.num_classes)
         order = group.argsort(stable=True)
-        samples, group, ids = samples[order], group[order], ids[order]
+        group = group[order]
         arrived = torch.zeros(self.num_classes + 1, dtype=torch.int64, device=labels.device)
         arrived.index_add_(0, group, torch.ones_like(group))
         rank = torch.arange(len(group), device=group.device) - (arrived.cumsum(0) - arrived)[group]
-        room = torch.cat([self.room, self.room.new_ones(1)])
-        keep = (group < self.num_classes) & (rank >= (arrived - room)[group])
-        samples, group, ids, rank = samples[keep], group[keep], ids[keep], rank[keep]
+        # The spare class C has a ring of one slot behind the last, where nothing stays.
+        room = F.pad(self.room, (0, 1), value=1)
+        slot = F.pad(self.start, (0, 1), value=self.size)[group]
+        slot = slot + (F.pad(self.pointer, (0, 1))[group] + rank) % room[group]
+        slot = slot.where(rank >= (arrived - room)[group], self.size)
 
-        slot = self.start[group] + (self.pointer[group] + rank) % self.room[group]
+        # Which arrival each slot takes; picking the kept ones by a mask would wait for the device.
+        source = torch.full((self.size + 1,), -1, device=group.device)
+        source[slot] = order
+        source = source[:-1]
+        taken = source >= 0
         self.ids.fill_(-1)  # identities hold within a step only
-        self.samples[slot] = samples
-        self.labels[slot] = group
-        self.ids[slot] = ids
+        if len(order):
+            source = source.clamp(min=0)
+            self.samples.copy_(samples[source].where(taken[:, None], self.samples))
+            self.labels.copy_(labels[source].where(taken, self.labels))
+            self.ids.copy_(ids[source].where(taken, self.ids))
         self.pointer.copy_((self.pointer + arrived[:-1]) % self.room)
 
     def read(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
@@ -32,4 +33,7 @@ class ProjectionHead(nn.Sequential):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in_channels) to unit vectors (N, out_channels), float32 at least."""
-        return F.normalize(at_least_float32(super().forward(features)), dim=1)
+        # In the weights' own precision: under autocast large features would overflow float16.
+        with torch.autocast(features.device.type, enabled=False):
+            projected = super().forward(features.to(self[0].weight))
+        return F.normalize(at_least_float32(projected), dim=1)
