@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -27,6 +28,7 @@ def apply() -> None:
     allow_checkpoint_classes()
     keep_checkpoints_data()
     name_fork_package()
+    plain_param_groups()
 
 
 def check_openmmlab() -> None:
@@ -156,6 +158,27 @@ def name_fork_package() -> None:
 
     if not _is_distribution('mmsegmentation') and _is_distribution('onedl-mmsegmentation'):
         MODULE2PACKAGE['mmseg'] = 'mmseg'
+
+
+def plain_param_groups() -> None:
+    """``compile=True`` traces the optimizer's step, and torch's Dynamo stumbles over ConfigDicts.
+
+    That is what ``paramwise_cfg`` makes of an optimizer's parameter groups.
+    """
+    from mmengine.optim import OptimWrapper
+
+    initialize = OptimWrapper.__init__
+    if hasattr(initialize, '__wrapped__'):
+        return
+
+    @functools.wraps(initialize)
+    def with_plain_groups(
+        self: Any, optimizer: torch.optim.Optimizer, *args: Any, **kw: Any
+    ) -> None:
+        optimizer.param_groups = [dict(group) for group in optimizer.param_groups]
+        initialize(self, optimizer, *args, **kw)
+
+    OptimWrapper.__init__ = with_plain_groups
 
 
 def _is_distribution(name: str) -> bool:

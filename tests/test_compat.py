@@ -21,6 +21,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.utils import package_utils
@@ -105,9 +106,11 @@ def test_apply_twice_changes_nothing():
     if hasattr(torch.serialization, 'get_safe_globals'):
         allowed = list(torch.serialization.get_safe_globals())
     packages = dict(config_utils.MODULE2PACKAGE)
+    initialize = OptimWrapper.__init__
     compat.apply()
     assert sys.modules['mmcv._ext'] is module
     assert config_utils.MODULE2PACKAGE == packages
+    assert OptimWrapper.__init__ is initialize
     if allowed is not None:
         assert len(torch.serialization.get_safe_globals()) == len(allowed)
 

@@ -1,9 +1,13 @@
-"""A small segmentor and batches for it."""
+"""A small segmentor, batches for it, and a short run."""
+
+from pathlib import Path
 
 import torch
+from mmengine.config import Config
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
+ROOT = Path(__file__).parents[1]
 COUNTS = [80, 15, 4, 1]
 LOSS = dict(type='LogitAdjustedLoss', class_prior=COUNTS)
 CONTRAST = dict(
@@ -56,3 +60,22 @@ def batch(seed=0, number=2, size=64, **meta):
 
 def total(losses):
     return sum(value for key, value in losses.items() if 'loss' in key)
+
+
+def demo_run(folder, steps, **model):
+    """Config of a run of the demo on a few tiny images; ``model`` changes the segmentor's."""
+    cfg = Config.fromfile(ROOT / 'configs/demo/ltmi_fcn-r18_400_shapes-128x128.py')
+    cfg.work_dir = str(folder)
+    cfg.experiment_name = folder.name
+    cfg.log_level = 'ERROR'
+    cfg.model.update(model)
+    cfg.model.data_preprocessor.size = (32, 32)
+    cfg.model.decode_head.contrast.queue = dict(size=208)
+    cfg.model.decode_head.contrast.sampler = dict(num_samples=64)
+    cfg.train_dataloader.update(batch_size=2, num_workers=1)
+    dataset = dict(data_root=str(folder.parent / 'data'), num_images=16, size=(32, 32))
+    cfg.train_dataloader.dataset.update(dataset)
+    cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
+    cfg.train_cfg.max_iters = steps
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', by_epoch=False, interval=steps)
+    return cfg

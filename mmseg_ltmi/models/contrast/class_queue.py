@@ -64,7 +64,8 @@ class ClassQueue(nn.Module):
     def allot(self, probs: Tensor) -> None:
         """Give class c ``min_per_class + share`` slots, the share in proportion to ``probs`` (C,).
 
-        Empties the queue. The shares are whole numbers by the largest remainder.
+        Empties the queue, unless its slots are laid out so already. The shares are whole numbers
+        by the largest remainder.
         """
         probs = probs.double().cpu()
         share = (self.size - self.num_classes * self.min_per_class) * probs / probs.sum()
@@ -72,6 +73,8 @@ class ClassQueue(nn.Module):
         left = self.size - self.num_classes * self.min_per_class - int(room.sum())
         room[(share - room).argsort(descending=True, stable=True)[:left]] += 1
         room += self.min_per_class
+        if torch.equal(room, self.room.cpu()):
+            return  # FlexibleRunner loads a checkpoint before ClassPriorHook brings the prior
         self.room.copy_(room)
         self.start.copy_(room.cumsum(0) - room)
         self.pointer.zero_()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from mmseg.registry import MODELS
@@ -49,7 +50,8 @@ class GMLLoss(nn.Module):
             raise ValueError(f'GMLLoss.temperature must be positive, but is {temperature}')
         self.num_classes = num_classes
         self.loss_weight = loss_weight
-        log_temperature = torch.tensor(math.log(temperature))
+        # One element and no scalar, which FSDP and DeepSpeed refuse.
+        log_temperature = torch.tensor([math.log(temperature)])
         if learn_temperature:
             self.log_temperature = nn.Parameter(log_temperature)
         else:
@@ -59,7 +61,13 @@ class GMLLoss(nn.Module):
     @property
     def temperature(self) -> Tensor:
         """T, a scalar without graph."""
-        return self.log_temperature.detach().exp()
+        return self.log_temperature.detach().exp()[0]
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: Any) -> None:
+        saved = state_dict.get(f'{prefix}log_temperature')
+        if saved is not None and saved.ndim == 0:  # of a checkpoint when it was a scalar
+            state_dict[f'{prefix}log_temperature'] = saved[None]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(
         self,
