@@ -20,6 +20,7 @@ from prettytable import PrettyTable
 from torch import nn
 
 from mmseg_ltmi.evaluation import OperatingPoint, OperatingPointMetric, choosing
+from mmseg_ltmi.models.checkpoint_file import read_checkpoint
 from mmseg_ltmi.models.segmentors import Decision, classifier_fingerprint, last_head
 from mmseg_ltmi.utils.evaluation import class_prior_of, load_model, split_loader
 from mmseg_ltmi.visualization import plot_operating_points
@@ -31,7 +32,7 @@ def main() -> None:
     args = parse_arguments()
     try:
         choose(args)
-    except ValueError as error:
+    except (FileNotFoundError, ValueError) as error:
         sys.exit(str(error))
 
 
@@ -155,8 +156,7 @@ def show(points: dict[str, OperatingPoint], table: dict, args: argparse.Namespac
 
 def embed(point: OperatingPoint, source: Path, target: Path) -> None:
     """Copy a checkpoint with the operating point in it."""
-    checkpoint = torch.load(source, map_location='cpu', weights_only=True)
-    state = checkpoint.get('state_dict', checkpoint)
+    checkpoint, state = read_checkpoint(source)
     decision = Decision(len(point.classes))
     decision.take(point)
     state.update({f'decision.{name}': value for name, value in decision.state_dict().items()})

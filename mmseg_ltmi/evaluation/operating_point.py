@@ -49,7 +49,8 @@ class OperatingPoint(NamedTuple):
             shift = self.tau * log_posterior.new_tensor(self.log_prior)
             return log_posterior - shift.view(-1, *[1] * (log_posterior.ndim - 1))
         posterior = log_posterior.float().softmax(0)
-        return iou_scores(posterior, torch.tensor(self.iou), torch.tensor(self.union), dim=0)
+        iou, union = (torch.tensor(v, dtype=torch.float32) for v in (self.iou, self.union))
+        return iou_scores(posterior, iou, union, dim=0)
 
     def save(self, path: str | Path) -> None:
         """Write JSON."""
@@ -71,7 +72,7 @@ class OperatingPoint(NamedTuple):
             where = str(source)
             try:
                 data = json.loads(Path(source).read_text())
-            except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number of no end
                 raise ValueError(f'{where} is no complete JSON ({error})') from error
         if not isinstance(data, dict) or (data.get('format'), data.get('version')) != (FORMAT, 1):
             raise ValueError(f'{where} is not an operating point: its "format" is not {FORMAT!r}')
@@ -89,14 +90,27 @@ class OperatingPoint(NamedTuple):
         """Raise ValueError for entries that make no decision."""
         if self.rule not in RULES:
             raise ValueError(f'its rule is {self.rule!r}, not one of {RULES}')
+        if not all(isinstance(name, str) for name in self.classes):
+            raise ValueError(f'classes must be names, but are {self.classes!r:.80}')
+        if not isinstance(self.weights, str) or not isinstance(self.report, dict):
+            raise ValueError('weights must be a text, and report a dict')
         needed = {'log_prior': self.log_prior}
         if self.rule == 'iou':
             needed |= {'iou': self.iou, 'union': self.union}
         for name, values in needed.items():
-            if len(values) != len(self.classes) or not torch.tensor(values).isfinite().all():
+            if len(values) != len(self.classes) or not all(map(_is_finite, values)):
                 raise ValueError(f'{name} must hold {len(self.classes)} finite numbers')
+        if not _is_finite(self.tau):
+            raise ValueError(f'tau must be a finite number, but is {self.tau!r:.80}')
         if self.rule == 'iou' and min(self.union) <= 0:
             raise ValueError('union must be positive')
+        if not self.scores(torch.zeros(len(self.classes), 1)).isfinite().all():
+            raise ValueError('its numbers are too large or too small to compute with')
 
     def __str__(self) -> str:
         return f'tau_test={self.tau:g}' if self.rule == 'tau' else 'IoU rule'
+
+
+def _is_finite(value: Any) -> bool:
+    # In float32, in which scores are computed.
+    return isinstance(value, (int, float)) and abs(value) <= torch.finfo(torch.float32).max

@@ -93,7 +93,7 @@ class ClassPrior:
     def _smoothed(self, smoothing: float) -> np.ndarray:
         if not 0 <= smoothing <= 1:
             raise ValueError(f'smoothing is {smoothing}: it must lie between 0 and 1')
-        counts = self.pixel_counts.astype(np.float64)
+        counts = self.pixel_counts / self.pixel_counts.max()  # the sum could overflow
         return (1 - smoothing) * counts / counts.sum() + smoothing / self.num_classes
 
     def groups(self, head: float = 1 / 3, tail: float = 1 / 3, by: str = 'pixels') -> ClassGroups:
@@ -155,7 +155,7 @@ class ClassPrior:
         """
         published = sorted(file.stem for file in PUBLISHED.glob('*.json'))
         path = PUBLISHED / f'{name}.json' if str(name) in published else Path(name)
-        if not path.is_file():
+        if not os.path.isfile(path):  # False also for a text that can be no path
             raise FileNotFoundError(
                 f'no class prior {str(name)!r}: it is neither a published one '
                 f'({", ".join(published)}) nor a file'
@@ -164,7 +164,7 @@ class ClassPrior:
             raise ValueError(f'{path} is larger than {MAX_FILE_BYTES} bytes: not a class prior')
         try:
             data = json.loads(path.read_text())
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number of no end
             raise ValueError(
                 f'{path} is no complete JSON ({error}): count it again with '
                 'tools/estimate_class_prior.py'
@@ -255,10 +255,11 @@ def _whole(value: Any, name: str) -> int:
 def _counts(value: Any, name: str) -> np.ndarray:
     try:
         counts = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
-        if counts.dtype.kind in 'US':
-            raise TypeError('texts')  # numpy would read '3' as 3
-        counts = counts.astype(np.int64 if counts.dtype.kind in 'iu' else np.float64)
-    except (TypeError, ValueError) as error:
+        if counts.dtype.kind in 'USb':
+            raise TypeError('no numbers')  # numpy would read '3' as 3, and True as 1
+        whole = counts.dtype.kind in 'iu' and not (counts > np.iinfo(np.int64).max).any()
+        counts = counts.astype(np.int64 if whole else np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f'{name} must be numbers, one per class, but is {value!r:.80}') from error
     if counts.ndim != 1 or counts.size == 0:
         raise ValueError(

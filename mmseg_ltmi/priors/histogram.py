@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+MAX_LABEL = 2**16 - 1
 # What reduce_zero_label does to each label; 255 stays.
 REDUCE_ZERO = {0: 255, **{label: label - 1 for label in range(1, 255)}}
 
@@ -48,7 +49,7 @@ def label_histogram(labels: np.ndarray) -> np.ndarray:
     """Pixels of each label, int64 (at least 256,), of an (H, W) label map.
 
     Raises:
-        ValueError: another number of dimensions, or a negative label.
+        ValueError: another number of dimensions, a negative label, or one that 16 bits cannot hold.
         TypeError: labels that are not whole numbers.
     """
     if labels.ndim != 2:
@@ -56,6 +57,8 @@ def label_histogram(labels: np.ndarray) -> np.ndarray:
     # Twice the speed of bincount, which converts to int64 first; its float32 is exact to 2**24.
     if labels.dtype == np.uint8 and 0 < labels.size <= 2**24:
         return cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+    if labels.size and labels.max() > MAX_LABEL:  # bincount would want memory up to that label
+        raise ValueError(f'its label {labels.max()} is more than {MAX_LABEL}')
     return np.bincount(labels.ravel(), minlength=256).astype(np.int64)
 
 

@@ -9,11 +9,12 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
+from mmengine.runner.checkpoint import load_state_dict
 from mmseg.registry import MODELS
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmseg_ltmi.models.checkpoint_file import read_checkpoint
 from mmseg_ltmi.models.segmentors import last_head
 from mmseg_ltmi.priors import ClassPrior, build_class_prior
 
@@ -24,14 +25,14 @@ def load_model(cfg: Config, checkpoint: Path) -> nn.Module:
     """The config's model with the checkpoint's weights, read as natural posterior.
 
     Raises:
-        ValueError: a checkpoint of another model, such as one with another number of classes.
+        ValueError: a file that is no checkpoint, or one of another model, such as one with another
+            number of classes.
     """
     init_default_scope('mmseg')
     options = with_operating_point(cfg.model)
     options['operating_point'] = None
     model = MODELS.build(options)
-    saved = CheckpointLoader.load_checkpoint(str(checkpoint), map_location='cpu')
-    state = saved.get('state_dict', saved)
+    _, state = read_checkpoint(checkpoint)
     for name, value in model.state_dict().items():
         if name in state and state[name].shape != value.shape:
             raise ValueError(

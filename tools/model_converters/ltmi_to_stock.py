@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import mmseg_ltmi  # noqa: F401  lets torch.load accept mmengine's log history
+from mmseg_ltmi.models.checkpoint_file import read_checkpoint
 from mmseg_ltmi.models.decode_heads.inference_prior import InferencePrior
 
 
@@ -71,9 +71,12 @@ def main() -> None:
     parser.add_argument('out', type=Path)
     parser.add_argument('--tau-test', type=float, default=0.0, help='0 natural, 1 balanced')
     args = parser.parse_args()
-    checkpoint = torch.load(args.checkpoint, map_location='cpu', weights_only=True)
     try:
-        state = to_stock(checkpoint.get('state_dict', checkpoint), args.tau_test)
+        checkpoint, trained = read_checkpoint(args.checkpoint)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(str(error))
+    try:
+        state = to_stock(trained, args.tau_test)
     except ValueError as error:
         sys.exit(f'{args.checkpoint}: {error}')
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -9,11 +9,12 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.logging import MessageHub, print_log
-from mmengine.runner import CheckpointLoader
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from torch import nn
+
+from mmseg_ltmi.models.checkpoint_file import read_checkpoint
 
 
 def read_model(config: Any) -> ConfigDict:
@@ -93,26 +94,16 @@ def load_weights(model: ConfigDict, checkpoint: str) -> tuple[EncoderDecoder, di
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        ValueError: weights that do not fit the model.
+        ValueError: a file that is no checkpoint, or weights that do not fit the model.
     """
     network = MODELS.build(copy.deepcopy(model))
     try:
-        content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+        content, state = read_checkpoint(checkpoint, 'teacher.checkpoint=')
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f'teacher.checkpoint={checkpoint} does not exist: train the teacher first '
-            '(tools/train.py with its config), or name the file that this has written'
+            f'{error}: train the teacher first (tools/train.py with its config), or name the file '
+            'that this has written'
         ) from error
-    except Exception as error:  # whatever a broken file makes torch raise
-        raise ValueError(
-            f'teacher.checkpoint={checkpoint} cannot be read as a checkpoint: {error!r}'
-        ) from error
-    if not isinstance(content, dict):
-        raise ValueError(
-            f'teacher.checkpoint={checkpoint} holds a {type(content).__name__}: it must be a state '
-            'dict or what training has written'
-        )
-    state = content.get('state_dict', content)
     state = {key.removeprefix('module.'): value for key, value in state.items()}
     try:
         found = network.load_state_dict(state, strict=False)
