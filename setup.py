@@ -11,7 +11,7 @@ openmmlab = ['mmengine>=0.10,<0.11', 'mmsegmentation==1.2.2', 'ftfy', 'regex']
 
 
 class BuildWithMim(build_py):
-    """Adds ``mmseg_ltmi/.mim``, where ``mim`` and ``mmseg_ltmi::`` bases look for files.
+    """Adds ``mmseg_ltmi/.mim``, where ``mim`` looks for configs and tools.
 
     An editable install links to the repository, so that an edited config counts at once; a wheel
     holds copies.

@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader
 import mmseg_ltmi  # noqa: F401
 from mmseg_ltmi import compat
 
+pytestmark = pytest.mark.smoke
 ROOT = Path(__file__).parents[1]
 guards_checkpoints = pytest.mark.skipif(
     torch.__version__ < '2.6', reason='torch.load does not default to weights_only'

@@ -137,6 +137,7 @@ def crafted(path, wrap):
     return path
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     'wrap',
     [

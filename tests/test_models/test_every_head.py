@@ -24,6 +24,7 @@ from mmseg_ltmi.models.decode_heads import SUPPORTED_HEADS, UNSUPPORTED_HEADS, l
 
 CONFIGS = Path(mmseg.__file__).parent / '.mim/configs'
 TABLE = Path(__file__).parents[2] / 'docs/heads.md'
+SMOKE = ('FCNHead', 'OCRHead', 'SegformerHead', 'UPerHead')
 NEEDS_OPS = {'PSAHead'}
 has_ops = not isinstance(sys.modules['mmcv._ext'], _MissingOps)
 BASE = {
@@ -113,7 +114,10 @@ def batch(size, num_classes, step):
     return torch.randn(2, 3, size, size, generator=generator), samples
 
 
-@pytest.mark.parametrize('name', SUPPORTED_HEADS)
+@pytest.mark.parametrize(
+    'name',
+    [pytest.param(n, marks=pytest.mark.smoke) if n in SMOKE else n for n in SUPPORTED_HEADS],
+)
 def test_head(name):
     if name not in NEEDS_OPS or has_ops:
         check_head(name)

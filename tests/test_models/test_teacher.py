@@ -148,6 +148,7 @@ def test_frozen_teacher_is_shared_by_copies_and_follows_the_model(frozen):
     assert next(model.teacher.network.parameters()).dtype == torch.float64
 
 
+@pytest.mark.smoke
 def test_deeper_head_on_another_stride_and_normalization(tmp_path):
     config = segmentor(50, 24, ltmi=False, index=0)
     config['data_preprocessor'].update(mean=[1, 2, 3], std=[4, 5, 6], bgr_to_rgb=True)

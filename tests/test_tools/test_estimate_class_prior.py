@@ -78,6 +78,7 @@ def run_tool(root, *extra):
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.mark.smoke
 def test_tool(root):
     done = run_tool(root)
     assert done.returncode == 0, done.stderr

@@ -75,6 +75,7 @@ def test_options_find_the_last_head_and_the_metric():
         operating_point_options(cfg, per_class='rows.csv')
 
 
+@pytest.mark.smoke
 def test_train_resume_and_test(tmp_path, options):
     # This project's tools need no custom_imports.
     config = tmp_path / 'config.py'
