@@ -59,7 +59,7 @@ setup(
         'lite': ['mmcv-lite==2.1.0', *openmmlab],
         'full': ['mmcv>=2.1,<2.2', *openmmlab],
         'onedl': ['onedl-mmengine', 'onedl-mmcv', 'onedl-mmsegmentation', 'ftfy', 'regex'],
-        'test': ['pytest', 'hypothesis'],
+        'test': ['pytest', 'hypothesis', 'vermin'],
         'dev': ['ruff', 'mypy', 'pre-commit'],
     },
 )

@@ -42,7 +42,7 @@ SUPPORTED_HEADS = (
     'UPerHead',
 )
 """Heads that classify with ``cls_seg``. PointHead takes no ``contrast`` (it sees points, not a
-map). CCHead, PSAHead and PointHead call compiled ops and need full mmcv."""
+map); PSAHead calls a compiled op and needs full mmcv."""
 
 _MASKS = 'it classifies masks, not pixels; use a per-pixel head such as LTMIUPerHead'
 UNSUPPORTED_HEADS = {
