@@ -194,11 +194,13 @@ def test_contrast_under_autocast(dtype):
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_segmentor_under_autocast(dtype):
+@pytest.mark.parametrize('teacher', [None, dict(type='EMA', momentum=0.9)])
+def test_segmentor_under_autocast(dtype, teacher):
     init_default_scope('mmseg')
     torch.manual_seed(0)
-    model = MODELS.build(segmentor()).train()
-    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    taught = dict(type='DistilledEncoderDecoder', teacher=teacher, alpha=1.0) if teacher else {}
+    model = MODELS.build(segmentor(**taught)).train()
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.01)
     for step in range(4):
         with torch.autocast('cpu', dtype):
             losses = model.loss(*batch(step))
