@@ -1,6 +1,11 @@
 """Counting that is stopped and goes on, and counting what training sees."""
 
+import multiprocessing
 import os
+import signal
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import cv2
 import numpy as np
@@ -13,17 +18,24 @@ from mmseg_ltmi.priors import ClassCountError, count_as_trained, count_dataset
 
 NUMBER = 40  # more than a chunk of 32
 READ = []
+LOCAL = dict(img_path='img', seg_map_path='ann')
 
 
 @TRANSFORMS.register_module(force=True)
 class SpyOnAnnotations(LoadAnnotations):
-    """Notes what is read; stops like Ctrl-C where it is told to."""
+    """Notes what is read; stops like Ctrl-C, or dies, where it is told to."""
 
     stop_after = None
+    die_after = None
+    dies_of = None
 
     def transform(self, results):
         if self.stop_after is not None and len(READ) >= self.stop_after:
             raise KeyboardInterrupt
+        if self.die_after is not None and len(READ) >= self.die_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if os.path.basename(results['seg_map_path']) == self.dies_of:
+            os._exit(1)
         READ.append(os.path.basename(results['seg_map_path']))
         return super().transform(results)
 
@@ -52,15 +64,19 @@ def write(root, i, label):
     cv2.imwrite(str(root / 'ann' / f'{i:02}.png'), np.array(label, np.uint8))
 
 
-def build(root, *transforms, **kwargs):
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def build(root, place=None, *transforms, **kwargs):
     pipeline = [dict(type='mmseg.SpyOnAnnotations', **kwargs), *transforms]
     return DATASETS.build(
         dict(
             type='mmseg.BaseSegDataset',
-            data_root=str(root),
-            data_prefix=dict(img_path='img', seg_map_path='ann'),
             metainfo=dict(classes=('a', 'b', 'c')),
             pipeline=pipeline,
+            **(place or dict(data_root=str(root), data_prefix=LOCAL)),
         )
     )
 
@@ -83,6 +99,47 @@ def test_a_stopped_count_goes_on(root, monkeypatch):
     assert count(root) == EXPECTED
     assert len(READ) == NUMBER - 32  # what was done in whole chunks is not read again
     assert count(root) == EXPECTED and not READ
+
+
+def test_a_killed_count_goes_on(root, monkeypatch):
+    monkeypatch.setattr(SpyOnAnnotations, 'die_after', 35)
+    process = multiprocessing.get_context('fork').Process(target=count, args=(root,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    monkeypatch.undo()
+    assert count(root) == EXPECTED and len(READ) == NUMBER - 32
+
+
+def test_a_dead_worker_is_an_error_and_what_was_done_stays(root, monkeypatch):
+    monkeypatch.setattr(SpyOnAnnotations, 'dies_of', f'{NUMBER - 1}.png')
+    with pytest.raises(ClassCountError, match='a counting process died'):
+        count(root, num_workers=1)
+    monkeypatch.undo()
+    assert count(root) == EXPECTED and len(READ) == NUMBER - 32
+
+
+def test_labels_behind_a_server(root):
+    handler = partial(QuietHandler, directory=str(root))
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f'http://127.0.0.1:{server.server_port}'
+        (root / 'list.txt').write_text(''.join(f'{i:02}\n' for i in range(NUMBER)))
+        remote = dict(
+            data_root='',
+            ann_file=str(root / 'list.txt'),
+            data_prefix=dict(img_path=f'{url}/img', seg_map_path=f'{url}/ann'),
+        )
+        dataset = build(root, remote, backend_args=dict(backend='http'))
+        cache = root / 'counts.txt'
+        reports = [count_dataset(dataset, num_workers, cache=cache) for num_workers in (0, 2)]
+        (root / 'ann' / '05.png').unlink()
+        failed = count_dataset(dataset)
+        server.shutdown()
+    for report in reports:
+        assert report.prior.pixel_counts.tolist() == EXPECTED
+    assert not cache.exists()  # nothing tells whether a file behind a server has changed
+    assert [path for path, _ in failed.failures] == [f'{url}/ann/05.png']
 
 
 def test_a_half_written_line_is_counted_again(root):
@@ -125,7 +182,7 @@ def test_failures_are_not_kept(root):
 
 @pytest.mark.parametrize('workers', [0, 2])
 def test_as_trained_counts_what_the_crop_leaves(root, workers):
-    dataset = build(root, dict(type='mmseg.FirstRow'))
+    dataset = build(root, None, dict(type='mmseg.FirstRow'))
     prior = count_as_trained(dataset, 2 * NUMBER, num_workers=workers).prior
     assert prior.pixel_counts.tolist() == [28, 26, 26]  # each image twice, its first row
     assert (prior.num_ignored, prior.num_images) == (80, 80)
@@ -133,7 +190,7 @@ def test_as_trained_counts_what_the_crop_leaves(root, workers):
 
 
 def test_as_trained_depends_on_the_seed_alone(root):
-    dataset = build(root, dict(type='mmseg.FirstRow'))
+    dataset = build(root, None, dict(type='mmseg.FirstRow'))
     first, again, other = (
         count_as_trained(dataset, 7, seed, workers).prior.pixel_counts.tolist()
         for seed, workers in ((3, 0), (3, 2), (4, 0))
