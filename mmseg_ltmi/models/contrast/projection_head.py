@@ -35,5 +35,5 @@ class ProjectionHead(nn.Sequential):
         """(N, in_channels) to unit vectors (N, out_channels), float32 at least."""
         # In the weights' own precision: under autocast large features would overflow float16.
         with torch.autocast(features.device.type, enabled=False):
-            projected = super().forward(features.to(self[0].weight))
+            projected = super().forward(features.to(next(self.parameters())))
         return F.normalize(at_least_float32(projected), dim=1)
