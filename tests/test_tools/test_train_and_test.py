@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 
 from mmseg_ltmi.utils import add_cfg_options, operating_point_options
 
@@ -137,5 +138,10 @@ def test_own_tools_of_mmsegmentation(tmp_path, options):
     tool = Path(mmseg.__file__).parent / '.mim/tools/train.py'
     if not tool.is_file():
         pytest.skip('mmsegmentation was installed without its tools')
-    command = [sys.executable, tool, CONFIG, '--work-dir', tmp_path / 'run', '--cfg-options']
+    config = CONFIG
+    if MODULE2PACKAGE['mmseg'] != 'mmsegmentation':
+        # The fork's tools look for the distribution of mmseg:: bases under another name.
+        config = tmp_path / 'flat.py'
+        Config.fromfile(CONFIG).dump(config)
+    command = [sys.executable, tool, config, '--work-dir', tmp_path / 'run', '--cfg-options']
     assert 'Iter(train) [4/4]' in run([*command, *options], tmp_path)
