@@ -25,4 +25,6 @@ def features_on_grid(features: Tensor, size: Sequence[int]) -> Tensor:
 
 def pick(features: Tensor, pixel: Tensor) -> Tensor:
     """Rows (N, C) of the map (B, C, H, W) at ``pixel``, int64 (N,) into the flattened (B*H*W)."""
-    return features.movedim(1, -1).reshape(-1, features.shape[1])[pixel]
+    # Only what is picked is read: a map with its channels last would be a copy of all of it.
+    flat = features.flatten(2)
+    return flat[pixel // flat.shape[2], :, pixel % flat.shape[2]]
