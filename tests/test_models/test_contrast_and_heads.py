@@ -1,10 +1,12 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from torch.utils._python_dispatch import TorchDispatchMode
 
-import mmseg_ltmi  # noqa: F401
+from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.models.contrast import (
     ClassBalancedPixelSampler,
     ClassQueue,
@@ -128,3 +130,40 @@ def test_bad_input():
         MODELS.build(dict(type='LTMIFCNHead', **{**COMMON, 'num_classes': 2}, out_channels=1))
     with pytest.raises(TypeError, match='classifies masks'):
         MODELS.build(dict(type='LTMIMask2FormerHead'))
+
+
+class AddsOfSize(TorchDispatchMode):
+    """Counts additions whose result has so many elements."""
+
+    def __init__(self, numel):
+        super().__init__()
+        self.numel, self.count = numel, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.count += 'add' in str(function) and result.numel() == self.numel
+        return result
+
+
+@pytest.mark.parametrize('ltmi', [True, False])
+def test_the_prior_goes_in_before_the_upsampling(ltmi):
+    torch.manual_seed(0)
+    prior = [90, 9, 1]
+    head = MODELS.build(
+        dict(
+            type='LTMIFCNHead' if ltmi else 'FCNHead', in_channels=4, channels=4, num_classes=3,
+            dropout_ratio=0, loss_decode=dict(type='LogitAdjustedLoss', class_prior=prior),
+        )
+    )  # fmt: skip
+    labels = torch.randint(0, 3, (1, 64, 64))
+    sample = samples(labels)[0]
+    feature = torch.randn(1, 4, 8, 8)
+    with AddsOfSize(3 * 64 * 64) as adds:
+        losses = head.loss([feature], [sample], None)
+    assert adds.count == (not ltmi)  # at full resolution, over the scores of 3 classes
+    raw = F.interpolate(head([feature]), (64, 64), mode='bilinear')
+    natural = raw + ClassPrior(prior).log_probs()[:, None, None]
+    torch.testing.assert_close(losses['loss_ltmi'], F.cross_entropy(natural, labels))
+    seen = natural if ltmi else raw
+    accuracy = 100 * (seen.argmax(1) == labels).float().mean()
+    torch.testing.assert_close(losses['acc_seg'][0], accuracy)

@@ -11,6 +11,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_ltmi.models.losses.functional import LabelOutOfRangeError
+from mmseg_ltmi.models.losses.logit_adjusted_loss import LogitAdjustedLoss
 from mmseg_ltmi.models.losses.natural_shift import losses_of
 
 from .cosine_classifier import replaced_classifier
@@ -128,6 +129,27 @@ class LTMIHeadMixin(_Head):
             keys = seen.get('key_features')
             losses.update(self.contrast(seen['features'], seen['labels'], logits, keys))
         return losses
+
+    def loss_by_feat(self, seg_logits: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The plain head's; where it can, the prior goes in before the upsampling.
+
+        That preserves a constant per class, and no copy of the scores is made at full resolution.
+        ``acc_seg`` is then of the natural posterior.
+        """
+        plain = super().loss_by_feat
+        loss, *others = losses_of(self)
+        if (
+            plain.__func__ is not BaseDecodeHead.loss_by_feat
+            or self.sampler is not None  # it looks at the scores too
+            or others
+            or not isinstance(loss, LogitAdjustedLoss)
+            or loss.is_online  # its prior changes when the labels are seen
+            or loss.log_prior.numel() != self.num_classes
+        ):
+            return plain(seg_logits, *args, **kwargs)
+        with loss.prior_in_scores():
+            shift = (loss.tau * loss.log_prior)[:, None, None]
+            return plain(seg_logits + shift, *args, **kwargs)
 
     def predict_by_feat(self, seg_logits: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # Before the upsampling, which preserves a constant per class, and only here: a cascade

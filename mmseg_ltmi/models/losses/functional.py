@@ -39,7 +39,7 @@ def logit_adjusted_cross_entropy(
         logits: raw scores s, float.
         target: class indices or ``ignore_index``, int64.
         log_prior: log of the class prior; ``-inf`` takes a class out.
-        tau: strength of the adjustment.
+        tau: strength of the adjustment; 0 is plain cross-entropy.
         class_weight: (C,) weight of each class; the mean divides by the weights' sum.
         ignore_index: label that takes no part.
         reduction: 'mean', 'sum' or 'none'.
@@ -72,12 +72,16 @@ def logit_adjusted_cross_entropy(
         _check_labels(target, num_classes, ignore_index)
 
     with torch.autocast(logits.device.type, enabled=False):
-        scores = at_least_float32(logits)
-        shift = (tau * log_prior).to(scores).view(1, -1, *[1] * (logits.ndim - 2))
+        if tau:
+            shift = (tau * at_least_float32(log_prior)).to(logits.device)
+            # Promoted to float32 in the one pass that adds.
+            scores = logits + shift.view(1, -1, *[1] * (logits.ndim - 2))
+        else:
+            scores = at_least_float32(logits)
         if class_weight is not None:
             class_weight = class_weight.to(scores)
         loss = F.cross_entropy(
-            scores + shift,
+            scores,
             target,
             weight=class_weight,
             ignore_index=ignore_index,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -67,6 +68,7 @@ class LogitAdjustedLoss(PriorHolder):
         self.avg_non_ignore = avg_non_ignore
         self.ignore_index = ignore_index
         self._loss_name = loss_name
+        self._prior_is_in_scores = False
 
     @property
     def loss_name(self) -> str:
@@ -103,6 +105,15 @@ class LogitAdjustedLoss(PriorHolder):
         shift = self.tau * self.log_prior
         weight = self.class_weights()
         return shift if weight is None else shift - weight.log()
+
+    @contextmanager
+    def prior_in_scores(self) -> Iterator[None]:
+        """Within this, the scores that :meth:`forward` takes hold ``tau * log pi`` already."""
+        self._prior_is_in_scores = True
+        try:
+            yield
+        finally:
+            self._prior_is_in_scores = False
 
     def forward(
         self,
@@ -141,7 +152,7 @@ class LogitAdjustedLoss(PriorHolder):
             pred,
             label,
             log_prior,
-            self.tau,
+            0.0 if self._prior_is_in_scores else self.tau,
             class_weight=self.class_weights(),
             ignore_index=self.ignore_index if ignore_index is None else ignore_index,
             weight=weight,
