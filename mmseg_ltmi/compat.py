@@ -130,7 +130,8 @@ def allow_checkpoint_classes() -> None:
             (_history_statistic, 'builtins.getattr'),
             np.ndarray,
             np.dtype,
-            *(type(np.dtype(kind)) for kind in ('f2', 'f4', 'f8', 'i4', 'i8', 'u1', '?')),
+            slice,
+            *(type(np.dtype(kind)) for kind in 'efdbhilqBHILQ?'),
             *(
                 (getattr(multiarray, name), f'{root}.multiarray.{name}')
                 for root in ('numpy.core', 'numpy._core')
@@ -168,16 +169,17 @@ def plain_param_groups() -> None:
     from mmengine.optim import OptimWrapper
 
     initialize = OptimWrapper.__init__
-    if hasattr(initialize, '__wrapped__'):
+    if hasattr(initialize, 'gives_plain_groups'):
         return
 
     @functools.wraps(initialize)
     def with_plain_groups(
         self: Any, optimizer: torch.optim.Optimizer, *args: Any, **kw: Any
     ) -> None:
-        optimizer.param_groups = [dict(group) for group in optimizer.param_groups]
         initialize(self, optimizer, *args, **kw)
+        optimizer.param_groups = [dict(group) for group in optimizer.param_groups]
 
+    with_plain_groups.gives_plain_groups = True  # type: ignore[attr-defined]
     OptimWrapper.__init__ = with_plain_groups
 
 

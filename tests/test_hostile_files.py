@@ -16,11 +16,16 @@ from mmseg.datasets.transforms import LoadAnnotations
 
 from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.evaluation import OperatingPoint
+from mmseg_ltmi.json_file import MAX_BYTES
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint
 from mmseg_ltmi.priors import build_class_prior
-from mmseg_ltmi.priors.class_prior import MAX_FILE_BYTES
 from mmseg_ltmi.priors.count_cache import CountCache
-from mmseg_ltmi.priors.histogram import ImageCount, count_image, split_histogram
+from mmseg_ltmi.priors.histogram import (
+    ImageCount,
+    count_image,
+    label_histogram,
+    split_histogram,
+)
 
 fuzz = settings(
     max_examples=int(os.environ.get('LTMI_FUZZ_EXAMPLES', 300)),
@@ -91,14 +96,35 @@ def test_anything_as_class_prior_in_a_config(value):
         assert_is_a_prior(prior)
 
 
-def test_an_enormous_prior_is_not_read(tmp_path):
-    path = tmp_path / 'prior.json'
+def test_sums_that_overflow():
+    assert ClassPrior([1e308, 1e308]).probs(0).tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize('load', [ClassPrior.load, OperatingPoint.load])
+def test_an_enormous_file_is_not_read(tmp_path, load):
+    path = tmp_path / 'big.json'
     with open(path, 'wb') as file:  # a billion entries; the file has holes
         file.truncate(2 * 10**9)
-    with pytest.raises(ValueError, match=f'prior.json is larger than {MAX_FILE_BYTES} bytes'):
-        ClassPrior.load(path)
-    with pytest.raises(FileNotFoundError, match='no class prior'):
-        ClassPrior.load('x' * 10**5)
+    with pytest.raises(ValueError, match=f'big.json is larger than {MAX_BYTES} bytes'):
+        load(path)
+    for path in ('x' * 10**5, tmp_path):
+        with pytest.raises(FileNotFoundError) as error:
+            load(path)
+        assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(rule='tau', tau=1e38, log_prior=(-1e10, -2.0)),
+        dict(classes=(), log_prior=(), iou=(), union=()),
+        dict(union=(0.0, 1.0)),
+        dict(iou=(None, 0.1)),
+    ],
+)
+def test_an_operating_point_that_decides_nothing(change):
+    with pytest.raises(ValueError, match='not an operating point'):
+        OperatingPoint.load({**POINT, **change})
 
 
 @pytest.mark.parametrize('deep', ['[' * 10**5, '{"a":' * 10**5])
@@ -187,9 +213,17 @@ def test_a_damaged_checkpoint_is_read_or_named(tmp_path, content):
 def test_no_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError, match='none.pth does not exist'):
         read_checkpoint(tmp_path / 'none.pth')
-    torch.save([1, 2], tmp_path / 'list.pth')
-    with pytest.raises(ValueError, match='list.pth holds a list'):
-        read_checkpoint(tmp_path / 'list.pth')
+    for content, message in (
+        ([1, 2], 'holds a list'),
+        ({}, 'holds nothing'),
+        ({'model': {'weight': torch.ones(1)}, 'epoch': 3}, "holds a dict as 'model'"),
+        ({'state_dict': {'conv_seg.weight': 3}}, "holds a int as 'conv_seg.weight'"),
+    ):
+        torch.save(content, tmp_path / 'a.pth')
+        with pytest.raises(ValueError, match=f'a.pth {message}'):
+            read_checkpoint(tmp_path / 'a.pth')
+    with pytest.raises(OSError, match='cannot be reached'):
+        read_checkpoint('http://127.0.0.1:9/a.pth')
 
 
 def png(labels):
@@ -234,6 +268,11 @@ def test_any_array_as_label_map(labels):
     count = count_image(dict(seg_map_path='x.png'), Loader(), 3, 255)
     if not count.error:
         assert labels.ndim == 2 and count.pixels.sum() + count.num_ignored == labels.size
+
+
+def test_a_label_that_no_label_map_holds():
+    with pytest.raises(ValueError, match='its label 1099511627776 is more than 65535'):
+        label_histogram(np.array([[0, 2**40]]))
 
 
 @fuzz

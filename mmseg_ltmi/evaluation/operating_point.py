@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mmseg_ltmi.json_file import read_json
+
 from .iou_rule import iou_scores
 
 FORMAT = 'mmseg_ltmi.operating_point'
@@ -70,10 +72,7 @@ class OperatingPoint(NamedTuple):
         data: Any = source
         if not isinstance(source, dict):
             where = str(source)
-            try:
-                data = json.loads(Path(source).read_text())
-            except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number of no end
-                raise ValueError(f'{where} is no complete JSON ({error})') from error
+            data = read_json(source, 'choose it again with tools/choose_operating_point.py')
         if not isinstance(data, dict) or (data.get('format'), data.get('version')) != (FORMAT, 1):
             raise ValueError(f'{where} is not an operating point: its "format" is not {FORMAT!r}')
         fields = {key: value for key, value in data.items() if key not in ('format', 'version')}
@@ -90,7 +89,7 @@ class OperatingPoint(NamedTuple):
         """Raise ValueError for entries that make no decision."""
         if self.rule not in RULES:
             raise ValueError(f'its rule is {self.rule!r}, not one of {RULES}')
-        if not all(isinstance(name, str) for name in self.classes):
+        if not self.classes or not all(isinstance(name, str) for name in self.classes):
             raise ValueError(f'classes must be names, but are {self.classes!r:.80}')
         if not isinstance(self.weights, str) or not isinstance(self.report, dict):
             raise ValueError('weights must be a text, and report a dict')

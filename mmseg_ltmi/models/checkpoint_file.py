@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
+
+NEEDED = 'it must be a state dict of tensors, or what training has written'
 
 
 def read_checkpoint(path: str | Path, where: str = '') -> tuple[dict[str, Any], dict[str, Any]]:
@@ -19,12 +22,15 @@ def read_checkpoint(path: str | Path, where: str = '') -> tuple[dict[str, Any], 
 
     Raises:
         FileNotFoundError: no such file.
+        OSError: it cannot be reached.
         ValueError: it is truncated, is no checkpoint, or asks for more than data.
     """
     try:
         content = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
     except FileNotFoundError as error:
         raise FileNotFoundError(f'{where}{path} does not exist') from error
+    except OSError as error:
+        raise OSError(f'{where}{path} cannot be reached: {error}') from error
     except Exception as error:  # whatever a broken file makes torch raise
         reason = f'{type(error).__name__}: {error}'
         raise ValueError(
@@ -32,9 +38,11 @@ def read_checkpoint(path: str | Path, where: str = '') -> tuple[dict[str, Any], 
             f'more than data, which is refused: write or download it again ({reason:.500})'
         ) from error
     state = content.get('state_dict', content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise ValueError(
-            f'{where}{path} holds a {type(state).__name__}: it must be a state dict or what '
-            'training has written'
-        )
+    if not isinstance(state, dict) or not state:
+        what = f'a {type(state).__name__}' if state else 'nothing'
+        raise ValueError(f'{where}{path} holds {what}: {NEEDED}')
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            kind = type(value).__name__
+            raise ValueError(f'{where}{path} holds a {kind} as {name!r:.80}: {NEEDED}')
     return content, state

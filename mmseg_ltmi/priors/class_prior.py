@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmseg_ltmi.json_file import read_json
+
 FORMAT = 'mmseg_ltmi.class_prior'
 PUBLISHED = Path(__file__).parent / 'published'
-MAX_FILE_BYTES = 64 * 2**20
 SMOOTHING = 1e-6
 
 
@@ -157,18 +158,10 @@ class ClassPrior:
         path = PUBLISHED / f'{name}.json' if str(name) in published else Path(name)
         if not os.path.isfile(path):  # False also for a text that can be no path
             raise FileNotFoundError(
-                f'no class prior {str(name)!r}: it is neither a published one '
+                f'no class prior {str(name)!r:.300}: it is neither a published one '
                 f'({", ".join(published)}) nor a file'
             )
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ValueError(f'{path} is larger than {MAX_FILE_BYTES} bytes: not a class prior')
-        try:
-            data = json.loads(path.read_text())
-        except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number of no end
-            raise ValueError(
-                f'{path} is no complete JSON ({error}): count it again with '
-                'tools/estimate_class_prior.py'
-            ) from error
+        data = read_json(path, 'count it again with tools/estimate_class_prior.py')
         if not isinstance(data, dict) or data.get('format') != FORMAT:
             raise ValueError(f'{path} is not a class prior: its "format" is not {FORMAT!r}')
         return cls._from_dict(data, str(path))
@@ -255,8 +248,8 @@ def _whole(value: Any, name: str) -> int:
 def _counts(value: Any, name: str) -> np.ndarray:
     try:
         counts = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
-        if counts.dtype.kind in 'USb':
-            raise TypeError('no numbers')  # numpy would read '3' as 3, and True as 1
+        if counts.dtype.kind not in 'iufO':  # numpy would read '3' as 3, and True as 1
+            raise TypeError('no numbers')
         whole = counts.dtype.kind in 'iu' and not (counts > np.iinfo(np.int64).max).any()
         counts = counts.astype(np.int64 if whole else np.float64)
     except (TypeError, ValueError, OverflowError) as error:

@@ -58,7 +58,10 @@ def label_histogram(labels: np.ndarray) -> np.ndarray:
     if labels.dtype == np.uint8 and 0 < labels.size <= 2**24:
         return cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel().astype(np.int64)
     if labels.size and labels.max() > MAX_LABEL:  # bincount would want memory up to that label
-        raise ValueError(f'its label {labels.max()} is more than {MAX_LABEL}')
+        raise ValueError(
+            f'its label {labels.max()} is more than {MAX_LABEL}: check what the file holds and how '
+            'it is loaded'
+        )
     return np.bincount(labels.ravel(), minlength=256).astype(np.int64)
 
 

@@ -33,6 +33,7 @@ def load_model(cfg: Config, checkpoint: Path) -> nn.Module:
     options['operating_point'] = None
     model = MODELS.build(options)
     _, state = read_checkpoint(checkpoint)
+    state = {name.removeprefix('module.'): value for name, value in state.items()}
     for name, value in model.state_dict().items():
         if name in state and state[name].shape != value.shape:
             raise ValueError(
@@ -40,9 +41,21 @@ def load_model(cfg: Config, checkpoint: Path) -> nn.Module:
                 f'{tuple(state[name].shape)}, the config makes it {tuple(value.shape)}. Give the '
                 'config that it was trained with (num_classes, channels)'
             )
+    missing = [name for name in model.state_dict() if name not in state and _is_needed(name)]
+    if missing:
+        raise ValueError(
+            f'{checkpoint} is of another model: it lacks {len(missing)} of its tensors, such as '
+            f'{missing[0]}. Give the config that it was trained with'
+        )
     load_state_dict(model, state)
     model.decision.reset()  # the checkpoint may hold an earlier choice
     return model
+
+
+def _is_needed(name: str) -> bool:
+    # A stock checkpoint has none of ours, and testing uses no auxiliary head.
+    optional = {'contrast', 'inference_prior', 'decision', 'teacher', 'auxiliary_head'}
+    return not optional & set(name.split('.')) and not name.endswith('num_batches_tracked')
 
 
 def split_dataset(cfg: Config, split: str) -> dict:

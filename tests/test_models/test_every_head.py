@@ -12,7 +12,6 @@ import mmseg
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.models import decode_heads
 from mmseg.registry import MODELS
@@ -51,11 +50,6 @@ FILES = {
     'VPDDepthHead': 'vpd/vpd_sd_4xb8-25k_nyu-480x480.py',
 }
 ANSWERS: dict[str, str] = {}
-
-
-@pytest.fixture(autouse=True)
-def scope():
-    init_default_scope('mmseg')
 
 
 def model_config(name):

@@ -77,6 +77,13 @@ def test_module_is_feature_term_plus_temperature_term():
     assert torch.allclose(loss.log_temperature.grad, log_t.grad, rtol=1e-5)
 
 
+@pytest.mark.parametrize('learn', [True, False])
+def test_a_checkpoint_with_a_scalar_temperature_loads(learn):
+    loss = GMLLoss(5, learn_temperature=learn)
+    loss.load_state_dict({'log_temperature': torch.tensor(math.log(0.2))})
+    assert loss.temperature.item() == pytest.approx(0.2)
+
+
 def test_no_usable_query_is_zero_with_a_graph():
     q, _, k, ky, log_prior, _, _ = problem()
     q.requires_grad_()

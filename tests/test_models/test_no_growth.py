@@ -4,7 +4,6 @@ import gc
 
 import pytest
 import torch
-from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from tiny import batch, segmentor, total
 
@@ -18,7 +17,6 @@ def live_tensors():
 
 @pytest.mark.parametrize('model', [{}, EMA], ids=['self keys', 'EMA'])
 def test_no_tensor_stays(model):
-    init_default_scope('mmseg')
     torch.manual_seed(0)
     model = MODELS.build(segmentor(**model)).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])

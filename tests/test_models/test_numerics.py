@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from tiny import COUNTS, LOSS, batch, segmentor, total
 
@@ -196,7 +195,6 @@ def test_contrast_under_autocast(dtype):
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('teacher', [None, dict(type='EMA', momentum=0.9)])
 def test_segmentor_under_autocast(dtype, teacher):
-    init_default_scope('mmseg')
     torch.manual_seed(0)
     taught = dict(type='DistilledEncoderDecoder', teacher=teacher, alpha=1.0) if teacher else {}
     model = MODELS.build(segmentor(**taught)).train()
@@ -298,7 +296,6 @@ def test_gpu_agrees_with_cpu():
 
 @needs_gpu
 def test_grad_scaler_does_not_diverge():
-    init_default_scope('mmseg')
     torch.manual_seed(0)
     model = MODELS.build(segmentor()).train().cuda()
     optimizer = torch.optim.SGD(model.parameters(), 0.01)

@@ -119,7 +119,8 @@ def test_a_dead_worker_is_an_error_and_what_was_done_stays(root, monkeypatch):
     assert count(root) == EXPECTED and len(READ) == NUMBER - 32
 
 
-def test_labels_behind_a_server(root):
+def test_labels_behind_a_server(root, monkeypatch):
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
     handler = partial(QuietHandler, directory=str(root))
     with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -137,6 +138,7 @@ def test_labels_behind_a_server(root):
         failed = count_dataset(dataset)
         server.shutdown()
     for report in reports:
+        assert not report.failures
         assert report.prior.pixel_counts.tolist() == EXPECTED
     assert not cache.exists()  # nothing tells whether a file behind a server has changed
     assert [path for path, _ in failed.failures] == [f'{url}/ann/05.png']

@@ -68,3 +68,7 @@ def test_a_stock_checkpoint_is_refused(tmp_path):
     done = convert(tmp_path / 'a.pth', tmp_path / 'b.pth')
     assert done.returncode != 0 and 'no LTMI head' in done.stderr
     assert not (tmp_path / 'b.pth').exists()
+    state = MODELS.build(dict(type='LTMIFCNHead', **COMMON)).state_dict()
+    del state['inference_prior.natural_shift']
+    torch.save(state, tmp_path / 'a.pth')
+    assert 'it has no inference_prior.natural_shift' in convert(tmp_path / 'a.pth', 'b').stderr

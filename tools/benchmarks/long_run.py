@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,11 @@ def watch(path: str, steps: int) -> list[dict[str, float]]:
         runner.train()
     length = steps // WINDOWS
     windows = []
-    for start in range(0, length * WINDOWS, length):
-        memory, wall, processor = zip(*hook.rows[start : start + length], strict=True)
+    for end in range(length, length * WINDOWS + 1, length):
+        memory, wall, processor = zip(*hook.rows[end - length : end], strict=True)
         windows.append(
             {
+                'steps': end,
                 'rss_mib': statistics.median(memory),
                 'wall_ms': 1e3 * _median_gap(wall),
                 'processor_ms': 1e3 * _median_gap(processor),
@@ -69,7 +71,7 @@ def watch(path: str, steps: int) -> list[dict[str, float]]:
 
 
 def _median_gap(times: tuple[float, ...]) -> float:
-    return statistics.median(b - a for a, b in zip(times, times[1:], strict=False))
+    return statistics.median(b - a for a, b in pairwise(times))
 
 
 def main() -> None:
@@ -78,15 +80,17 @@ def main() -> None:
     parser.add_argument('--steps', type=int, default=2000)
     parser.add_argument('--json', type=Path, help='write the figures here')
     args = parser.parse_args()
+    if args.steps < 2 * WINDOWS:
+        parser.error(f'--steps is {args.steps}: take {2 * WINDOWS} or more')
     figures = {}
     for path in args.configs:
         # Not multiprocessing.Pool, whose processes may have no children: a data loader has some.
         with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
             figures[path] = pool.submit(watch, path, args.steps).result()
         table = PrettyTable(['steps to', 'resident MiB', 'wall ms a step', 'processor ms a step'])
-        for number, window in enumerate(figures[path], 1):
+        for window in figures[path]:
             values = [f'{window[key]:.1f}' for key in ('rss_mib', 'wall_ms', 'processor_ms')]
-            table.add_row([number * args.steps // WINDOWS, *values])
+            table.add_row([window['steps'], *values])
         print(f'{path}\n{table}')
     if args.json is not None:
         args.json.write_text(json.dumps(figures, indent=1) + '\n')

@@ -45,6 +45,9 @@ def to_stock(state: dict[str, Tensor], tau_test: float = 0.0) -> dict[str, Tenso
             raise ValueError(f'it has no {bias} to carry the shift: use the LTMI head')
         prior = InferencePrior(len(stock[bias]), tau_test=tau_test)
         prefix = f'{head}inference_prior.'
+        lost = [prefix + name for name in prior.state_dict() if prefix + name not in state]
+        if lost:
+            raise ValueError(f'it has no {lost[0]}, which an LTMI head writes: it is incomplete')
         prior.load_state_dict({name: state[prefix + name] for name in prior.state_dict()})
         try:
             shift = prior.shift()

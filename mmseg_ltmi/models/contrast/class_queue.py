@@ -110,17 +110,17 @@ class ClassQueue(nn.Module):
         slot = slot + (F.pad(self.pointer, (0, 1))[group] + rank) % room[group]
         slot = slot.where(rank >= (arrived - room)[group], self.size)
 
-        # Which arrival each slot takes; picking the kept ones by a mask would wait for the device.
-        source = torch.full((self.size + 1,), -1, device=group.device)
-        source[slot] = order
-        source = source[:-1]
-        taken = source >= 0
         self.ids.fill_(-1)  # identities hold within a step only
         if len(order):
-            source = source.clamp(min=0)
-            self.samples.copy_(samples[source].where(taken[:, None], self.samples))
-            self.labels.copy_(labels[source].where(taken, self.labels))
-            self.ids.copy_(ids[source].where(taken, self.ids))
+            # To pick the kept ones by a mask would wait for the device. What is dropped repeats a
+            # kept one instead, or, where none is kept, what its slot holds.
+            kept = slot < self.size
+            some = kept.int().argmax()
+            slot = slot.where(kept, slot[some]).clamp(max=self.size - 1)
+            order = order.where(kept, order[some])
+            stored = ((self.samples, samples), (self.labels, labels), (self.ids, ids))
+            for buffer, values in stored:
+                buffer[slot] = values[order].where(kept.any(), buffer[slot])
         self.pointer.copy_((self.pointer + arrived[:-1]) % self.room)
 
     def read(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,31 @@
+"""Reads a small JSON file that may come from anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+MAX_BYTES = 64 * 2**20
+
+
+def read_json(path: str | Path, remedy: str) -> Any:
+    """What a JSON file holds.
+
+    Args:
+        path: the file.
+        remedy: what makes a good one, for the message.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is too large, truncated or no JSON.
+    """
+    if not os.path.isfile(path):  # False also for a text that can be no path
+        raise FileNotFoundError(f'there is no file {str(path)!r:.300}: {remedy}')
+    if os.path.getsize(path) > MAX_BYTES:
+        raise ValueError(f'{path} is larger than {MAX_BYTES} bytes: {remedy}')
+    try:
+        return json.loads(Path(path).read_text())
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number of no end
+        raise ValueError(f'{path} is no complete JSON ({error}): {remedy}') from error
