@@ -7,12 +7,11 @@ adaptation. Everything is computed in float32 at least, whatever autocast says.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from .class_mixture import class_mixture
 
 
 class LabelOutOfRangeError(ValueError):
@@ -129,57 +128,10 @@ def class_log_likelihood(
         class has no key.
     """
     with torch.autocast(query.device.type, enabled=False):
-        # As key @ query.T, whose layout class_log_mean_exp works in.
-        similarity = (at_least_float32(key) @ at_least_float32(query).T).T
-        return class_log_mean_exp(similarity / temperature, key_labels, num_classes, exclude)
-
-
-def class_log_mean_exp(
-    score: Tensor, key_labels: Tensor, num_classes: int, exclude: Tensor | None = None
-) -> Tensor:
-    """Log of the mean of ``exp(score)`` over the keys of each class.
-
-    Shape:
-        score (N, K), key_labels (K,), exclude (N, K) bool. Returns (N, C), ``-inf`` where a class
-        has no key that counts.
-    """
-    known = (key_labels >= 0) & (key_labels < num_classes)
-    label = key_labels.where(known, num_classes)  # keys without a class go to a spare column
-    return _ClassLogMeanExp.apply(score, label, num_classes, exclude)
-
-
-class _ClassLogMeanExp(torch.autograd.Function):
-    """Keeps one (N, K) matrix for the backward pass, where autograd would keep four."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, score: Tensor, label: Tensor, num_classes: int, exclude: Tensor | None
-    ) -> Tensor:
-        # Keys run down the rows: what belongs to a class is then picked and summed by whole rows.
-        score = score.T
-        one_hot = F.one_hot(label, num_classes + 1)[:, :num_classes].T.to(score)
-        count = one_hot.sum(1, keepdim=True).expand(-1, score.shape[1])
-        if exclude is not None:
-            score = score.masked_fill(exclude.T, -torch.inf)
-            count = count - one_hot @ exclude.T.to(score)
-        # The maximum of the class itself, not of all keys: with a small temperature a class far
-        # from the query would underflow to "no key" under theirs.
-        peak = score.new_full((num_classes + 1, score.shape[1]), -torch.inf)
-        peak.index_reduce_(0, label, score, 'amax')
-        peak.masked_fill_(peak == -torch.inf, 0)
-        weight = (score - peak[label]).exp_()
-        total = one_hot @ weight
-        absent = count <= 0
-        ctx.save_for_backward(weight, total, label, absent)
-        log_mean = (total / count).log_() + peak[:num_classes]
-        return log_mean.masked_fill_(absent, -torch.inf).T
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        weight, total, label, absent = ctx.saved_tensors
-        per_class = F.pad((gradient.T / total).masked_fill_(absent, 0), (0, 0, 0, 1))
-        return per_class[label].mul_(weight).T, None, None, None
+        query, key = at_least_float32(query), at_least_float32(key)
+        return class_mixture(
+            query / temperature, key, key_labels, num_classes, exclude=exclude
+        ).held_out
 
 
 def gml_loss(
@@ -217,10 +169,15 @@ def gml_loss(
         ValueError: only one of the two ids is given, an unknown reduction.
     """
     with torch.autocast(query.device.type, enabled=False):
-        exclude = same_identity(query_ids, key_ids)
-        log_likelihood = class_log_likelihood(
-            query, key, key_labels, log_prior.shape[0], temperature, exclude=exclude
-        )
+        query, key = at_least_float32(query), at_least_float32(key)
+        log_likelihood = class_mixture(
+            query / temperature,
+            key,
+            key_labels,
+            log_prior.shape[0],
+            query_ids=query_ids,
+            key_ids=key_ids,
+        ).held_out
         return mixture_cross_entropy(log_likelihood, query_labels, log_prior, reduction)
 
 
@@ -241,15 +198,6 @@ def mixture_cross_entropy(
     if reduction == 'sum':
         return loss.sum()
     return loss.sum() / usable.sum().clamp(min=1)
-
-
-def same_identity(query_ids: Tensor | None, key_ids: Tensor | None) -> Tensor | None:
-    """(N, K) bool, True where a key is the query itself; None when no identities are given."""
-    if (query_ids is None) != (key_ids is None):
-        raise ValueError('query_ids and key_ids go together: give both or neither')
-    if query_ids is None or key_ids is None:
-        return None
-    return (key_ids[:, None] == query_ids[None, :]).T  # the layout of class_log_mean_exp
 
 
 def distillation_loss(

@@ -9,12 +9,8 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from .functional import (
-    at_least_float32,
-    class_log_mean_exp,
-    mixture_cross_entropy,
-    same_identity,
-)
+from .class_mixture import class_mixture
+from .functional import at_least_float32, mixture_cross_entropy
 
 
 @MODELS.register_module()
@@ -101,19 +97,19 @@ class GMLLoss(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The loss, and the class log-likelihoods (N, C) of the queries without graph."""
         with torch.autocast(query.device.type, enabled=False):
-            # One product serves both terms.
             query, key = at_least_float32(query), at_least_float32(key)
-            score = (key @ (query / self.temperature).T).T
-            log_likelihood = class_log_mean_exp(score, key_labels, self.num_classes)
-            loss = mixture_cross_entropy(log_likelihood, query_labels, log_prior)
+            mixture = class_mixture(
+                query / self.temperature,
+                key,
+                key_labels,
+                self.num_classes,
+                query_ids=query_ids,
+                key_ids=key_ids,
+            )
+            loss = mixture_cross_entropy(mixture.everything, query_labels, log_prior)
             if self.learn_temperature:
-                # The factor is 1; through it T receives its gradient.
-                factor = self.temperature / self.log_temperature.exp()
-                held_out = class_log_mean_exp(
-                    score.detach() * factor,
-                    key_labels,
-                    self.num_classes,
-                    same_identity(query_ids, key_ids),
-                )
+                # The difference is 0; through it T receives its gradient, in closed form.
+                moved = self.log_temperature - self.log_temperature.detach()
+                held_out = mixture.held_out.detach() - mixture.expected * moved
                 loss = loss + mixture_cross_entropy(held_out, query_labels, log_prior)
-        return self.loss_weight * loss, log_likelihood.detach()
+        return self.loss_weight * loss, mixture.everything.detach()
