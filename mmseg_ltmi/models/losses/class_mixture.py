@@ -187,7 +187,7 @@ def _left_out(
         return exclude[rows].T.to(score)
     if query_place is None or key_place is None:
         return None
-    return key_place[:, None].repeat(1, score.shape[1]).eq_(query_place[rows])
+    return key_place[:, None].expand_as(score).contiguous().eq_(query_place[rows])
 
 
 def _sums(score: Tensor, label: Tensor, num_classes: int) -> Tensor:
@@ -197,7 +197,7 @@ def _sums(score: Tensor, label: Tensor, num_classes: int) -> Tensor:
     # The maximum of the class itself, not of all keys: with a small temperature a class far from
     # the query would underflow to "no key" under theirs.
     peak.fill_(-OUT).scatter_reduce_(0, label[:, None].expand_as(score), score, 'amax')
-    below = score - peak[label]
+    below = score.sub_(peak.index_select(0, label))
     weight = below.exp2()
     mass.index_add_(0, label, weight)
     moment.index_add_(0, label, weight.mul_(below))
@@ -224,4 +224,5 @@ def _per_mass(gradient: Tensor, sums: Tensor) -> Tensor:
 
 
 def _weights(score: Tensor, peak: Tensor, factor: Tensor, label: Tensor) -> Tensor:
-    return (score - peak[label]).exp2_().mul_(factor[label])
+    below = score - peak.index_select(0, label)
+    return below.exp2_().mul_(factor.index_select(0, label))
