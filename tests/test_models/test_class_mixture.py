@@ -242,4 +242,4 @@ def test_keys_without_gradient_take_no_product():
                 query, torch.arange(6) % 2, key, torch.arange(9) % 2, torch.zeros(2)
             ).backward()  # fmt: skip
         names.append([name for name in watch.names if 'mm' in name])
-    assert names == [['aten::mm'] * 3 + ['aten::addmm_'], ['aten::mm'] * 3]
+    assert names == [['aten::mm'] * 2 + ['aten::addmm_'] * n for n in (2, 1)]

@@ -112,11 +112,10 @@ class _ClassMixture(torch.autograd.Function):
             kept_size[:, rows].index_add_(0, label, out, alpha=-1)
             kept[..., rows] = _sums(score.sub(out, alpha=OUT), label, num_classes)
             own = _sums(score.sub_(1 - out, alpha=OUT), label, num_classes)
-            # Added back, for to subtract a large part of a sum would leave rounding errors.
+            # Own keys are added back: taken off a sum, they could leave nothing but its rounding.
             total[..., rows] = _joined(kept[:2, :, rows], own[:2])
-        held_out, everything = _log_mean(kept, kept_size), None
-        if total is not None:
-            everything = _log_mean(total, size)
+        held_out = _log_mean(kept, kept_size)
+        everything = None if total is None else _log_mean(total, size)
         peak, mass, moment = kept
         expected = ((peak + moment / mass) * LN2).masked_fill_(mass.isinf(), 0)[:-1].T
         ctx.save_for_backward(query, key, label, exclude, query_place, key_place, kept, total)
@@ -128,41 +127,35 @@ class _ClassMixture(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, of_everything: Tensor | None, of_held_out: Tensor | None, _: Any) -> Any:
         query, key, label, exclude, query_place, key_place, kept, total = ctx.saved_tensors
-        nothing = (None,) * 5
-        if of_everything is None and of_held_out is None:
-            return None, None, *nothing
-        grad_query = torch.empty_like(query) if ctx.needs_input_grad[0] else None
+        grad_query = torch.zeros_like(query) if ctx.needs_input_grad[0] else None
         grad_key = torch.zeros_like(key) if ctx.needs_input_grad[1] else None
-        if of_everything is not None:
-            of_everything = _per_mass(of_everything, total)
-        if of_held_out is not None:
-            of_held_out = _per_mass(of_held_out, kept)
         with torch.autocast(query.device.type, enabled=False):
-            for rows in _blocks(query, key):
-                score = _scores(query[rows], key)
-                parts = []
-                if of_everything is not None:
-                    parts.append(_weights(score, total[0, :, rows], of_everything[:, rows], label))
-                if of_held_out is not None:
-                    out = _left_out(score, exclude, query_place, key_place, rows)
-                    if out is not None:
-                        score.sub_(out, alpha=OUT)
-                    parts.append(_weights(score, kept[0, :, rows], of_held_out[:, rows], label))
-                weight = parts[0] if len(parts) == 1 else parts[0] + parts[1]
-                if grad_query is not None:
-                    grad_query[rows] = weight.T @ key
-                if grad_key is not None:
-                    grad_key.addmm_(weight, query[rows])
-        return grad_query, grad_key, *nothing
+            for sums, gradient in ((total, of_everything), (kept, of_held_out)):
+                if gradient is None:
+                    continue
+                factor = _per_mass(gradient, sums)
+                for rows in _blocks(query, key):
+                    score = _scores(query[rows], key)
+                    if sums is kept:
+                        out = _left_out(score, exclude, query_place, key_place, rows)
+                        score = score if out is None else score.sub_(out, alpha=OUT)
+                    weight = _weights(score, sums[0, :, rows], factor[:, rows], label)
+                    if grad_query is not None:
+                        grad_query[rows].addmm_(weight.T, key)
+                    if grad_key is not None:
+                        grad_key.addmm_(weight, query[rows])
+        return grad_query, grad_key, None, None, None, None, None
 
 
 def _blocks(query: Tensor, key: Tensor) -> Iterator[slice]:
+    """Blocks of the queries."""
     scores = CUDA_BLOCK if query.is_cuda else BLOCK
     step = max(scores // max(len(key), 1), MIN_QUERIES)
     return (slice(start, start + step) for start in range(0, len(query), step))
 
 
 def _scores(query: Tensor, key: Tensor) -> Tensor:
+    """(K, n), to base 2."""
     return key @ (query / LN2).T
 
 
@@ -187,11 +180,14 @@ def _left_out(
         return exclude[rows].T.to(score)
     if query_place is None or key_place is None:
         return None
-    return key_place[:, None].expand_as(score).contiguous().eq_(query_place[rows])
+    return torch.empty_like(score).copy_(key_place[:, None]).eq_(query_place[rows])
 
 
 def _sums(score: Tensor, label: Tensor, num_classes: int) -> Tensor:
-    """Of each class: its peak, its mass sum(2^(s - peak)) and sum((s - peak) 2^(s - peak))."""
+    """Of each class: its peak, its mass sum(2^(s - peak)) and sum((s - peak) 2^(s - peak)).
+
+    Overwrites the score.
+    """
     sums = score.new_zeros(3, num_classes + 1, score.shape[1])
     peak, mass, moment = sums
     # The maximum of the class itself, not of all keys: with a small temperature a class far from
@@ -205,6 +201,7 @@ def _sums(score: Tensor, label: Tensor, num_classes: int) -> Tensor:
 
 
 def _joined(first: Tensor, second: Tensor) -> Tensor:
+    """Peak and mass of two sets of keys together."""
     peak = torch.maximum(first[0], second[0])
     mass = first[1] * (first[0] - peak).exp2_() + second[1] * (second[0] - peak).exp2_()
     return torch.stack([peak, mass])
@@ -219,10 +216,12 @@ def _log_mean(sums: Tensor, size: Tensor) -> Tensor:
 
 
 def _per_mass(gradient: Tensor, sums: Tensor) -> Tensor:
+    """(C + 1, N): zero for the spare class and where a class has no key."""
     mass = sums[1]
     return (F.pad(gradient.T, (0, 0, 0, 1)) / mass).masked_fill_(mass.isinf(), 0)
 
 
 def _weights(score: Tensor, peak: Tensor, factor: Tensor, label: Tensor) -> Tensor:
+    """(K, n), the gradient by the score."""
     below = score - peak.index_select(0, label)
     return below.exp2_().mul_(factor.index_select(0, label))
