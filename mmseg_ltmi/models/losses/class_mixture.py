@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 # Scores of one block: small enough for a CPU's cache, large enough to keep a GPU busy.
 BLOCK = 2**20
 CUDA_BLOCK = 2**23
-# With more keys than BLOCK / MIN_QUERIES a block grows, to less than the keys themselves take.
+# With more than BLOCK / MIN_QUERIES keys a matrix of scores grows, as 16 of their channels do.
 MIN_QUERIES = 16
 # Taken off a score instead of making it -inf: no NaN from differences, and its power of 2 is 0.
 OUT = 1e30
