@@ -12,7 +12,6 @@ import argparse
 import copy
 import json
 import multiprocessing
-import resource
 import statistics
 import tempfile
 import time
@@ -115,7 +114,9 @@ def peak_mib(path: str, form: str, args: argparse.Namespace) -> float:
     prepare(path, form, args)
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    # Not ru_maxrss, which begins at the peak of the parent. In kB; Linux only.
+    status = Path('/proc/self/status').read_text()
+    return int(status.split('VmHWM:')[1].split()[0]) / 2**10
 
 
 def measure(path: str, args: argparse.Namespace) -> dict:
