@@ -42,6 +42,8 @@ class LogitAdjustedLoss(PriorHolder):
             C long or not positive.
     """
 
+    listed_weight: Tensor | None
+
     def __init__(
         self,
         class_prior: Any = None,
@@ -63,6 +65,11 @@ class LogitAdjustedLoss(PriorHolder):
         _check_class_weight(class_weight)
         self.class_weight = class_weight
         super().__init__(class_prior, num_classes)
+        listed = None
+        if class_weight is not None and not isinstance(class_weight, str):
+            listed = torch.as_tensor(class_weight, dtype=torch.float32)
+        # On the device already: to send a list there in every step would wait for it.
+        self.register_buffer('listed_weight', listed, persistent=False)
         self.tau = tau
         self.loss_weight = loss_weight
         self.avg_non_ignore = avg_non_ignore
@@ -85,15 +92,13 @@ class LogitAdjustedLoss(PriorHolder):
 
     def class_weights(self) -> Tensor | None:
         """float32 (C,), or None."""
-        if self.class_weight is None:
-            return None
+        if not isinstance(self.class_weight, str):
+            return self.listed_weight
         log_prior = self.required_log_prior()
         if self.class_weight == 'inverse':
             return (-log_prior).exp() / log_prior.numel()
-        if self.class_weight == 'median_frequency':
-            # torch's median of an even count is the lower one; the usual one is between the two.
-            return log_prior.exp().quantile(0.5) / log_prior.exp()
-        return log_prior.new_tensor(self.class_weight)
+        # torch's median of an even count is the lower one; the usual one is between the two.
+        return log_prior.exp().quantile(0.5) / log_prior.exp()
 
     def natural_shift(self) -> Tensor | None:
         """``tau * log pi - log w`` (C,): raw scores plus this are the natural log-posterior.
