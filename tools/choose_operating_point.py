@@ -32,7 +32,7 @@ def main() -> None:
     args = parse_arguments()
     try:
         choose(args)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(str(error))
 
 

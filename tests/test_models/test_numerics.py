@@ -169,6 +169,8 @@ def test_scores_of_every_precision(dtype, size):
     expected.backward()
     assert loss.dtype == torch.float32 and scores.grad.dtype == dtype
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
+    twice = logit_adjusted_cross_entropy(scores, labels, log_prior.flatten())
+    assert twice.dtype == torch.float32  # whatever the prior's
     tolerance = dict(rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
     torch.testing.assert_close(scores.grad.double(), exact.grad, **tolerance)
 

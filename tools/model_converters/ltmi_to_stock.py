@@ -76,7 +76,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         checkpoint, trained = read_checkpoint(args.checkpoint)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(str(error))
     try:
         state = to_stock(trained, args.tau_test)

@@ -72,8 +72,9 @@ def logit_adjusted_cross_entropy(
 
     with torch.autocast(logits.device.type, enabled=False):
         if tau:
-            shift = (tau * at_least_float32(log_prior)).to(logits.device)
-            # Promoted to float32 in the one pass that adds.
+            # The sum has the shift's precision, so that float16 is converted in the same pass.
+            precise = torch.promote_types(logits.dtype, torch.float32)
+            shift = (tau * log_prior).to(logits.device, precise)
             scores = logits + shift.view(1, -1, *[1] * (logits.ndim - 2))
         else:
             scores = at_least_float32(logits)
