@@ -315,7 +315,7 @@ def test_bad_teachers(tmp_path, frozen):
         student(dict(config=dict(model=masks), checkpoint='a.pth'))
     with pytest.raises(ValueError, match='(?s)does not fit teacher.config.*size mismatch'):
         student({**frozen, 'config': dict(model=segmentor(34, 16, ltmi=False))}).loss(*batch())
-    torch.save(dict(state_dict={}), tmp_path / 'empty.pth')
+    torch.save(dict(state_dict=dict(other=torch.ones(1))), tmp_path / 'empty.pth')
     with pytest.raises(ValueError, match='lacks .* tensors, such as'):
         student({**frozen, 'checkpoint': str(tmp_path / 'empty.pth')}).loss(*batch())
 
