@@ -115,12 +115,12 @@ class ClassQueue(nn.Module):
             # To pick the kept ones by a mask would wait for the device. What is dropped repeats a
             # kept one instead, or, where none is kept, what its slot holds.
             kept = slot < self.size
-            some = kept.int().argmax()
+            any_kept, some = kept.any(), kept.int().argmax()
             slot = slot.where(kept, slot[some]).clamp(max=self.size - 1)
             order = order.where(kept, order[some])
             stored = ((self.samples, samples), (self.labels, labels), (self.ids, ids))
             for buffer, values in stored:
-                buffer[slot] = values[order].where(kept.any(), buffer[slot])
+                buffer[slot] = values[order].where(any_kept, buffer[slot])
         self.pointer.copy_((self.pointer + arrived[:-1]) % self.room)
 
     def read(self) -> tuple[Tensor, Tensor, Tensor]:
