@@ -1,5 +1,5 @@
-"""Losses, the contrastive term, the heads that carry it, and segmentors."""
+"""Backbones, losses, the contrastive term, the heads that carry it, and segmentors."""
 
-from . import contrast, decode_heads, losses, segmentors
+from . import backbones, contrast, decode_heads, losses, segmentors
 
-__all__ = ['contrast', 'decode_heads', 'losses', 'segmentors']
+__all__ = ['backbones', 'contrast', 'decode_heads', 'losses', 'segmentors']
