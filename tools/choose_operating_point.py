@@ -3,7 +3,8 @@
 Measures 21 values of tau_test and fits the IoU rule in one pass over the selection split, and
 measures all of them in one pass over the report split. With --folds K both are one split: chosen
 on K-1 blocks of images and measured on the other, in turn. Writes operating_point.json (for
-tools/test.py --operating-point), curves.png, and a checkpoint that holds the choice (--embed).
+tools/test.py --operating-point), curves.png, a file of rows per class for each of them
+(per_class/NAME.json), and a checkpoint that holds the choice (--embed).
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from mmengine.runner import Runner
 from prettytable import PrettyTable
 from torch import nn
 
-from mmseg_ltmi.evaluation import OperatingPoint, OperatingPointMetric, choosing
+from mmseg_ltmi.evaluation import (
+    OperatingPoint,
+    OperatingPointMetric,
+    RankSEGRule,
+    choosing,
+    class_rows,
+    write_rows,
+)
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint
 from mmseg_ltmi.models.segmentors import Decision, classifier_fingerprint, last_head
 from mmseg_ltmi.utils.evaluation import class_prior_of, load_model, split_loader
@@ -43,29 +51,37 @@ def choose(args: argparse.Namespace) -> None:
     out = args.out or Path(cfg.work_dir, 'operating_point')
 
     model = load_model(cfg, args.checkpoint)
+    peers = {'RankSEG': RankSEGRule()} if args.rankseg else {}
     selection = evaluate(
-        model, cfg, args.select, args.class_prior, folds=args.folds or 1, max_values=args.max_values
-    )
-    points = choosing.candidates(selection)
+        model, cfg, args.select, args.class_prior,
+        folds=args.folds or 1, max_values=args.max_values, rules=peers if args.folds else {},
+    )  # fmt: skip
+    points, prior = choosing.candidates(selection), selection.prior
     if args.folds:
-        report, table = None, choosing.cross_fitted(selection)
+        report, areas = None, choosing.cross_fitted(selection)
     else:
-        rules = [point for point in points.values() if point.rule == 'iou']
+        rules = {'IoU rule': points['IoU rule'], **peers}
         report = evaluate(model, cfg, args.report, args.class_prior, rules=rules, max_values=0)
-        table = choosing.measured(points, report)
+        areas = choosing.measured(points, report)
+    table = {name: choosing.summary_of(of, prior) for name, of in areas.items()}
+    if report is not None:
+        for name, value in choosing.measured_per_image(points, report).items():
+            table[name]['image_mIoU'] = round(value, 2)
     print(show(points, table, args))
 
     chosen = points[args.choose]._replace(
         weights=classifier_fingerprint(model),
         report={**provenance(args), 'taus': selection.taus, 'values': table},
     )
-    chosen.save(out / 'operating_point.json')
-    prior = selection.prior
+    for name, of in areas.items():
+        rows = class_rows(of, prior.names, prior)
+        write_rows(rows, out / 'per_class' / f'{name.replace(" ", "_")}.json')
     curves = [
         None if metric is None else choosing.curve(metric.tau_areas.sum(0), prior)
         for metric in (selection, report)
     ]
     plot_operating_points(selection.taus, *curves, table['IoU rule'], out / 'curves.png')
+    chosen.save(out / 'operating_point.json')
     print(f'{chosen} in {out}/operating_point.json, curves in {out}/curves.png')
     if args.embed:
         embed(chosen, args.checkpoint, args.embed)
@@ -84,6 +100,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--folds', type=int, default=0, help='cross-fit on the report split')
     parser.add_argument(
         '--choose', choices=CHOICES, default='IoU rule', help='what is written; all are measured'
+    )
+    parser.add_argument(
+        '--rankseg', action='store_true', help='measure the peer RankSEG too (package rankseg)'
     )
     parser.add_argument('--class-prior', help='name or file; default: what head or metric names')
     parser.add_argument('--out', type=Path, help='folder; default: operating_point in the work dir')
@@ -144,12 +163,16 @@ def provenance(args: argparse.Namespace) -> dict[str, Any]:
 def show(points: dict[str, OperatingPoint], table: dict, args: argparse.Namespace) -> str:
     """What each candidate is worth on the report split."""
     how = f'cross-fitted in {args.folds} folds' if args.folds else f'chosen on {args.select}'
-    shown = PrettyTable(['operating point', 'tau_test', 'mIoU', 'tail mIoU', 'mAcc'], align='r')
+    columns = {'mIoU': 'mIoU', 'mIoU_tail': 'tail mIoU', 'mAcc': 'mAcc'}
+    if not args.folds:
+        columns['image_mIoU'] = 'mIoU of an image'
+    shown = PrettyTable(['operating point', 'tau_test', *columns.values()], align='r')
     shown.align['operating point'] = 'l'
     shown.title = f'{args.report} split, {how}'
     for name, values in table.items():
-        tau = '' if points[name].rule == 'iou' else f'{points[name].tau:g}'
-        scores = [f'{values[key]:.2f}' for key in ('mIoU', 'mIoU_tail', 'mAcc')]
+        is_tau = name in points and points[name].rule == 'tau'
+        tau = f'{points[name].tau:g}' if is_tau else ''
+        scores = [f'{values[key]:.2f}' for key in columns]
         shown.add_row([name, tau, *scores])
     return shown.get_string()
 

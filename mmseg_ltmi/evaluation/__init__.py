@@ -6,6 +6,7 @@ from .long_tail_iou_metric import LongTailIoUMetric
 from .operating_point import OperatingPoint
 from .operating_point_metric import OperatingPointMetric
 from .per_class import class_rows, group_means, overall_means, write_rows
+from .rankseg_rule import RankSEGRule
 from .tau_sweep import areas_over_taus
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     'LongTailIoUMetric',
     'OperatingPoint',
     'OperatingPointMetric',
+    'RankSEGRule',
     'areas_over_taus',
     'class_rows',
     'fit_iou_rule',

@@ -28,3 +28,16 @@ def decision_areas(
     confusion = pairs.view(num_classes + 1, num_classes)[:-1].double()
     intersect, predicted, labelled = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
     return torch.stack([intersect, predicted + labelled - intersect, predicted, labelled])
+
+
+def image_miou(areas: Tensor) -> Tensor:
+    """Mean IoU of one image, in percent, over the classes that its labels or its decision hold.
+
+    Args:
+        areas: (..., 4, C) intersection, union, prediction and label pixels.
+
+    Returns:
+        (...); ``nan`` for an image without a labelled pixel.
+    """
+    intersect, union = areas[..., 0, :], areas[..., 1, :]
+    return 100 * (intersect / union).nanmean(-1)

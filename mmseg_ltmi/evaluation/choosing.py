@@ -53,26 +53,34 @@ def candidates(metric: OperatingPointMetric) -> dict[str, OperatingPoint]:
     return found
 
 
-def measured(
-    points: dict[str, OperatingPoint], metric: OperatingPointMetric
-) -> dict[str, dict[str, float]]:
-    """Each candidate on the metric's images; those that are no tau are the metric's rules."""
+def measured(points: dict[str, OperatingPoint], metric: OperatingPointMetric) -> dict[str, Tensor]:
+    """Areas (4, C) of each candidate on the metric's images, then of the metric's other rules."""
     areas = metric.tau_areas.sum(0)
-    rules = iter(metric.rule_areas)
-    return {
-        name: summary_of(
-            areas[metric.taus.index(point.tau)] if point.rule == 'tau' else next(rules),
-            metric.prior,
-        )
+    at_taus = {
+        name: areas[metric.taus.index(point.tau)]
         for name, point in points.items()
+        if point.rule == 'tau'
     }
+    return at_taus | metric.rule_areas
 
 
-def cross_fitted(metric: OperatingPointMetric) -> dict[str, dict[str, float]]:
-    """Each criterion chosen on all folds but one and measured on that one, over all folds.
+def measured_per_image(
+    points: dict[str, OperatingPoint], metric: OperatingPointMetric
+) -> dict[str, float]:
+    """As :func:`measured`, but :func:`image_miou`, mean over the images."""
+    at_taus = {
+        name: float(metric.tau_image_miou[metric.taus.index(point.tau)])
+        for name, point in points.items()
+        if point.rule == 'tau'
+    }
+    return at_taus | metric.rule_image_miou
+
+
+def cross_fitted(metric: OperatingPointMetric) -> dict[str, Tensor]:
+    """Areas (4, C) of each criterion, chosen on all folds but one and measured on that one.
 
     The taus are measured on every pixel, the IoU rule on the sample, whose weights make its areas
-    unbiased.
+    unbiased. Rules that need no choice follow as they are.
     """
     prior = metric.prior
     total = {
@@ -89,4 +97,4 @@ def cross_fitted(metric: OperatingPointMetric) -> dict[str, dict[str, float]]:
         posterior, label, _, weight = metric.sample(lambda of, fold=fold: of == fold)
         decision = iou_scores(posterior, rule.iou, rule.union).argmax(1)
         total['IoU rule'] += decision_areas(decision, label, prior.num_classes, weight.double())
-    return {name: summary_of(areas, prior) for name, areas in total.items()}
+    return total | metric.rule_areas

@@ -54,6 +54,10 @@ class OperatingPoint(NamedTuple):
         iou, union = (torch.tensor(v, dtype=torch.float32) for v in (self.iou, self.union))
         return iou_scores(posterior, iou, union, dim=0)
 
+    def decide(self, log_posterior: Tensor) -> Tensor:
+        """Classes (...) of a natural log-posterior (C, ...)."""
+        return self.scores(log_posterior).max(0).indices
+
     def save(self, path: str | Path) -> None:
         """Write JSON."""
         path = Path(path)

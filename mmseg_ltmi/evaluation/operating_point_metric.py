@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from mmengine.evaluator import BaseMetric
@@ -11,12 +11,18 @@ from torch import Tensor
 
 from mmseg_ltmi.priors import ClassPrior
 
-from .areas import decision_areas, with_spare
+from .areas import decision_areas, image_miou, with_spare
 from .iou_rule import IoURule, fit_iou_rule
-from .operating_point import OperatingPoint
 from .tau_sweep import areas_over_taus
 
 TAUS = tuple(i / 20 for i in range(21))
+
+
+class Rule(Protocol):
+    """A decision on natural log-posteriors: an OperatingPoint, or a peer's."""
+
+    def decide(self, log_posterior: Tensor) -> Tensor:
+        """(C, H, W) to classes (H, W)."""
 
 
 class OperatingPointMetric(BaseMetric):
@@ -31,7 +37,7 @@ class OperatingPointMetric(BaseMetric):
     Args:
         prior: C classes.
         num_images: images that will be seen.
-        rules: operating points to measure as they are.
+        rules: decisions to measure as they are, by name.
         folds: K.
         taus: ascending values of ``tau_test``.
         max_values: posteriors that are kept at most, pixels times classes; 0 keeps none.
@@ -40,14 +46,16 @@ class OperatingPointMetric(BaseMetric):
 
     Attributes:
         tau_areas: float64 (K, T, 4, C), as in :func:`areas_over_taus`.
-        rule_areas: float64 (len(rules), 4, C).
+        rule_areas: float64 (4, C) of each rule, by name.
+        tau_image_miou: float64 (T,), :func:`image_miou` at each tau, mean over the images.
+        rule_image_miou: the same of each rule, by name.
     """
 
     def __init__(
         self,
         prior: ClassPrior,
         num_images: int,
-        rules: Sequence[OperatingPoint] = (),
+        rules: Mapping[str, Rule] | None = None,
         folds: int = 1,
         taus: Sequence[float] = TAUS,
         max_values: int = 2**25,
@@ -60,7 +68,7 @@ class OperatingPointMetric(BaseMetric):
         self.prior = prior
         self.log_prior = prior.log_probs()
         self.num_images = num_images
-        self.rules = rules
+        self.rules = dict(rules or {})
         self.folds = folds
         self.taus = tuple(taus)
         self.pixels_per_image = max_values // prior.num_classes // num_images
@@ -68,7 +76,8 @@ class OperatingPointMetric(BaseMetric):
         self.generator = torch.Generator().manual_seed(seed)
         shape = (4, prior.num_classes)
         self.tau_areas = torch.zeros(folds, len(self.taus), *shape, dtype=torch.float64)
-        self.rule_areas = torch.zeros(len(rules), *shape, dtype=torch.float64)
+        self.rule_areas = {name: self.tau_areas.new_zeros(shape) for name in self.rules}
+        self._image_miou: list[Tensor] = []
         self._sample: list[tuple[Tensor, Tensor, Tensor, int]] = []
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
@@ -82,13 +91,17 @@ class OperatingPointMetric(BaseMetric):
                 )
             label = sample['gt_sem_seg']['data'].squeeze(0).to(logits.device).long()
             fold = len(self.results) * self.folds // self.num_images
-            self.tau_areas[fold] += areas_over_taus(
+            at_taus = areas_over_taus(
                 logits, label, self.log_prior, self.taus, self.ignore_index
             ).cpu()
-            for place, rule in enumerate(self.rules):
-                decision = rule.scores(logits).max(0).indices.flatten()
-                known = with_spare(label.flatten(), len(logits), self.ignore_index)
-                self.rule_areas[place] += decision_areas(decision, known, len(logits)).cpu()
+            self.tau_areas[fold] += at_taus
+            known = with_spare(label.flatten(), len(logits), self.ignore_index)
+            of_rules = []
+            for name, rule in self.rules.items():
+                decision = rule.decide(logits).flatten()
+                of_rules.append(decision_areas(decision, known, len(logits)).cpu())
+                self.rule_areas[name] += of_rules[-1]
+            self._image_miou.append(image_miou(torch.stack([*at_taus, *of_rules])))
             if self.pixels_per_image:
                 self._keep(logits, label, fold)
             self.results.append(None)
@@ -104,6 +117,17 @@ class OperatingPointMetric(BaseMetric):
         kept = draw < chance
         posterior = flat[:, place[kept]].float().softmax(0).T
         self._sample.append((posterior.cpu(), label[kept].cpu(), 1 / chance[kept].cpu(), fold))
+
+    @property
+    def tau_image_miou(self) -> Tensor:
+        """See the class."""
+        return torch.stack(self._image_miou).nanmean(0)[: len(self.taus)]
+
+    @property
+    def rule_image_miou(self) -> dict[str, float]:
+        """See the class."""
+        means = torch.stack(self._image_miou).nanmean(0)[len(self.taus) :]
+        return dict(zip(self.rules, means.tolist(), strict=True))
 
     def fit(self, left_out: int | None = None) -> IoURule:
         """The IoU rule of the sample, without the pixels of one fold."""

@@ -158,7 +158,7 @@ def test_save_and_load(tmp_path):
             OperatingPoint.load(tmp_path / 'b.json')
 
 
-def gather(folds=1, max_values=2**20, rules=(), images=6):
+def gather(folds=1, max_values=2**20, rules=None, images=6):
     generator = torch.Generator().manual_seed(3)
     prior = ClassPrior([80, 15, 5])
     metric = OperatingPointMetric(prior, images, rules, folds=folds, max_values=max_values)
@@ -174,12 +174,16 @@ def gather(folds=1, max_values=2**20, rules=(), images=6):
     return metric, world
 
 
+def summaries(areas, prior):
+    return {name: choosing.summary_of(of, prior) for name, of in areas.items()}
+
+
 def test_candidates_and_their_measure_by_hand():
     selection, world = gather()
     points = choosing.candidates(selection)
     assert points['natural'].tau == 0 and points['tau by mAcc'].tau > 0.5
-    report, _ = gather(rules=[points['IoU rule']], max_values=0)
-    table = choosing.measured(points, report)
+    report, _ = gather(rules={'IoU rule': points['IoU rule']}, max_values=0)
+    table = summaries(choosing.measured(points, report), report.prior)
     for name, point in points.items():
         total = sum(naive_areas(point.scores(s).argmax(0), y, 3) for s, y in world)
         assert table[name]['mIoU'] == pytest.approx(
@@ -205,7 +209,7 @@ def test_the_sample_is_bounded_and_unbiased():
 
 def test_cross_fitting_measures_what_the_other_folds_chose():
     metric, world = gather(folds=3)
-    table = choosing.cross_fitted(metric)
+    table = summaries(choosing.cross_fitted(metric), metric.prior)
     total = torch.zeros(4, 3, dtype=torch.float64)
     for fold in range(3):
         others = metric.tau_areas.sum(0) - metric.tau_areas[fold]
