@@ -1,0 +1,51 @@
+# What each loss is worth on CamVid. Twelve minutes a run on one CPU core:
+#   python tools/study.py configs/studies/camvid.py --workers 2
+# One drive of the train split is held out to choose the operating points; the test split reports.
+# The prior that the losses use is counted on what is left.
+base = '../camvid/ce_fpn-lite0_600_camvid-192x192.py'
+common = dict(
+    train_dataloader=dict(dataset=dict(sequences=('0001TP', '0016E5'))),
+    val_dataloader=dict(
+        dataset=dict(
+            sequences=('0006R0',),
+            data_prefix=dict(img_path='img_dir/train', seg_map_path='ann_dir/train'),
+        )
+    ),
+    custom_hooks=[dict(type='ClassPriorHook')],
+    train_cfg=dict(val_interval=10**9),  # the judge looks once, at the end
+)
+seeds = (0, 1, 2)
+judge = ['--select', 'val', '--report', 'test', '--class-prior', 'camvid', '--rankseg']
+
+
+def adjusted(contrast=False, **loss):
+    """An LTMI head with a LogitAdjustedLoss, and contrast on request."""
+    head = dict(
+        type='LTMIFPNHead',
+        loss_decode=dict(_delete_=True, type='LogitAdjustedLoss', **loss),
+        contrast=dict(class_prior=None) if contrast else None,
+    )
+    change = dict(model=dict(decode_head=head))
+    if contrast:
+        change['optim_wrapper'] = dict(
+            paramwise_cfg=dict(custom_keys={'log_temperature': dict(decay_mult=0.0)})
+        )
+    return dict(change=change)
+
+
+def head(**change):
+    """The plain head, with a change."""
+    return dict(change=dict(model=dict(decode_head=change)))
+
+
+rows = {
+    'cross-entropy': dict(),
+    'LTMI': adjusted(contrast=True),
+    'logit-adjustment': adjusted(),
+    'weights': adjusted(tau=0.0, class_weight='median_frequency'),
+    'weights-GML': adjusted(contrast=True, tau=0.0, class_weight='median_frequency'),
+    'GML': adjusted(contrast=True, tau=0.0),
+    'logit-adjustment-0.5': adjusted(tau=0.5),
+    'OHEM': head(sampler=dict(type='OHEMPixelSampler', thresh=0.7, min_kept=30000)),
+    'focal': head(loss_decode=dict(_delete_=True, type='SoftmaxFocalLoss')),
+}
