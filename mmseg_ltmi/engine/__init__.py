@@ -1,6 +1,6 @@
 """What a run needs beside the model."""
 
 from .cpu_runner import CPURunner
-from .hooks import ClassPriorHook, StepSeedHook
+from .hooks import ClassPriorHook, ContrastWarmupHook, StepSeedHook
 
-__all__ = ['CPURunner', 'ClassPriorHook', 'StepSeedHook']
+__all__ = ['CPURunner', 'ClassPriorHook', 'ContrastWarmupHook', 'StepSeedHook']
