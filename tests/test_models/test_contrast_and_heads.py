@@ -59,6 +59,16 @@ def test_samplers_draw_what_they_report():
         torch.testing.assert_close(share, drawn.log_prior.exp(), atol=0.02, rtol=0)
     empty = sampler(torch.full((1, 4, 4), 255), prior.log())
     assert (empty.labels == -1).all()
+    # Told otherwise, they draw alike.
+    for told, expected in (('data', prior), ('uniform', torch.tensor([0.5, 0.5]))):
+        for kind in (UniformPixelSampler, ClassBalancedPixelSampler):
+            drawn = kind(20000, told_prior=told)(labels, prior.log())
+            torch.testing.assert_close(drawn.log_prior.exp(), expected)
+        torch.testing.assert_close(
+            drawn.labels.bincount(minlength=2) / 20000, torch.tensor([0.5, 0.5]), atol=0.02, rtol=0
+        )
+    with pytest.raises(ValueError, match="told_prior is 'x'"):
+        UniformPixelSampler(told_prior='x')
 
 
 def test_hard_sampler_draws_by_hardness_within_a_class():

@@ -34,15 +34,26 @@ class UniformPixelSampler(nn.Module):
 
     Args:
         num_samples: N, pixels drawn from a batch (on each rank).
+        told_prior: distribution that the loss is told: 'drawn', the one of the draw, as the method
+            wants it; 'data', the class prior, or 'uniform', to see what a mismatch does.
+
+    Raises:
+        ValueError: ``num_samples`` below 1, an unknown ``told_prior``.
     """
 
     needs_logits = False
 
-    def __init__(self, num_samples: int = 1024) -> None:
+    def __init__(self, num_samples: int = 1024, told_prior: str = 'drawn') -> None:
         super().__init__()
         if num_samples < 1:
             raise ValueError(f'{type(self).__name__}.num_samples is {num_samples}: draw at least 1')
+        if told_prior not in ('drawn', 'data', 'uniform'):
+            raise ValueError(
+                f"{type(self).__name__}.told_prior is {told_prior!r}: use 'drawn', 'data' or "
+                "'uniform'"
+            )
         self.num_samples = num_samples
+        self.told_prior = told_prior
 
     @torch.no_grad()
     def forward(
@@ -67,7 +78,10 @@ class UniformPixelSampler(nn.Module):
         index = torch.searchsorted(cumulative, position * cumulative[-1], right=True)
         index = index.clamp(max=flat.numel() - 1)
         drawn = flat[index].where(valid[index], -1)
-        return PixelSample(index, drawn, self._log_prior(class_log_prior))
+        told = {'data': class_log_prior, 'uniform': _uniform(class_log_prior)}.get(
+            self.told_prior, self._log_prior(class_log_prior)
+        )
+        return PixelSample(index, drawn, told)
 
     def _weights(self, labels: Tensor, num_classes: int, logits: Tensor | None) -> Tensor:
         """Relative probability (B*H*W,) of each pixel; label C marks a pixel that is not valid."""
@@ -84,7 +98,7 @@ class ClassBalancedPixelSampler(UniformPixelSampler):
         return _one_per_class(torch.ones_like(labels, dtype=torch.float32), labels, num_classes)
 
     def _log_prior(self, class_log_prior: Tensor) -> Tensor:
-        return torch.full_like(class_log_prior, -math.log(class_log_prior.numel()))
+        return _uniform(class_log_prior)
 
 
 class HardPixelSampler(ClassBalancedPixelSampler):
@@ -92,13 +106,16 @@ class HardPixelSampler(ClassBalancedPixelSampler):
 
     Args:
         num_samples: N, pixels drawn from a batch.
+        told_prior: as for UniformPixelSampler.
         floor: hardness of a pixel that is perfectly classified; it keeps easy pixels in play.
     """
 
     needs_logits = True
 
-    def __init__(self, num_samples: int = 1024, floor: float = 0.05) -> None:
-        super().__init__(num_samples)
+    def __init__(
+        self, num_samples: int = 1024, floor: float = 0.05, told_prior: str = 'drawn'
+    ) -> None:
+        super().__init__(num_samples, told_prior)
         if not floor > 0:
             raise ValueError(f'HardPixelSampler.floor must be positive, but is {floor}')
         self.floor = floor
@@ -112,6 +129,10 @@ class HardPixelSampler(ClassBalancedPixelSampler):
         posterior = logits.float().softmax(1).movedim(1, -1).reshape(-1, num_classes)
         own = posterior.gather(1, labels.clamp(max=num_classes - 1)[:, None])[:, 0]
         return _one_per_class((1 - own).clamp(min=0) + self.floor, labels, num_classes)
+
+
+def _uniform(class_log_prior: Tensor) -> Tensor:
+    return torch.full_like(class_log_prior, -math.log(class_log_prior.numel()))
 
 
 def _one_per_class(weight: Tensor, labels: Tensor, num_classes: int) -> Tensor:
