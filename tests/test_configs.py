@@ -12,7 +12,7 @@ from mmseg.structures import SegDataSample
 import mmseg_ltmi  # noqa: F401
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
-FILES = sorted(p for p in CONFIGS.rglob('*.py') if '_base_' not in p.parts)
+FILES = sorted(p for p in CONFIGS.rglob('*.py') if not {'_base_', 'studies'} & set(p.parts))
 
 
 def without_weights(cfg):
@@ -73,3 +73,25 @@ def test_config_builds_and_steps(file, tmp_path):
         assert keys['log_temperature'].decay_mult == 0
         for metric in cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else []:
             assert METRICS.build(metric).class_prior in file.parts
+
+
+STUDIES = sorted((CONFIGS / 'studies').glob('*.py'))
+
+
+@pytest.mark.parametrize('file', STUDIES, ids=lambda p: p.stem)
+def test_every_row_of_a_study_builds_and_steps(file, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(CONFIGS.parent / 'tools')
+    from study import plan, read_study
+
+    runs = [r for r in plan(read_study(file), file.parent, tmp_path, None) if '-seed0' in r.name]
+    assert len(runs) > 5
+    for run in runs:
+        model = MODELS.build(without_weights(run.config.model))
+        for module in model.modules():
+            if getattr(module, 'needs_class_prior', False):
+                assert any(h.type == 'ClassPriorHook' for h in run.config.custom_hooks)
+                module.set_class_prior(mmseg_ltmi.ClassPrior([1] * model.num_classes))
+        total, _ = model.parse_losses(model.train().loss(*batch(model.num_classes)))
+        assert total.isfinite() and total.requires_grad, run.name
+        # Each row differs from every other one.
+        assert sum(r.config.to_dict() == run.config.to_dict() for r in runs) == 1, run.name

@@ -77,3 +77,21 @@ def test_camvid(split, number):
         assert (counted.image_counts == published.image_counts).all()
         assert counted.num_ignored == published.num_ignored
         assert counted.classes == published.classes
+
+
+def test_camvid_holds_out_a_drive(tmp_path):
+    names = ['0001TP_1', '0001TP_2', '0006R0_1', '0016E5_1']
+    for folder, suffix in (('img', 'jpg'), ('ann', 'png')):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / f'{name}.{suffix}').touch()
+    options = dict(data_root=str(tmp_path), data_prefix=dict(img_path='img', seg_map_path='ann'))
+
+    def found(sequences):
+        dataset = CamVidDataset(pipeline=[], sequences=sequences, **options)
+        return [Path(dataset.get_data_info(i)['seg_map_path']).stem for i in range(len(dataset))]
+
+    assert found(None) == names
+    assert found(['0016E5', '0001TP']) == [names[0], names[1], names[3]]
+    with pytest.raises(ValueError, match=r"no image of \['0009'\] in .*img, which has \['0001TP'"):
+        found(['0001TP', '0009'])

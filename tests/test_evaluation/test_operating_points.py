@@ -9,11 +9,13 @@ from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.evaluation import (
     OperatingPoint,
     OperatingPointMetric,
+    RankSEGRule,
     areas_over_taus,
     choosing,
     fit_iou_rule,
     iou_scores,
 )
+from mmseg_ltmi.evaluation.areas import image_miou
 
 
 def naive_areas(decision, label, num_classes, ignore_index=255):
@@ -222,3 +224,47 @@ def test_cross_fitting_measures_what_the_other_folds_chose():
     )
     with pytest.raises(ValueError, match='folds=9 of 6'):
         OperatingPointMetric(metric.prior, 6, folds=9)
+
+
+def test_miou_of_an_image_by_hand():
+    # Class 0: 3 of 4; class 1: 1 of 2; class 2 in neither.
+    areas = torch.tensor([[3.0, 1, 0], [4, 2, 0], [3, 2, 0], [4, 1, 0]])
+    assert float(image_miou(areas)) == pytest.approx(62.5)
+    both = image_miou(torch.stack([areas, torch.zeros(4, 3)]))
+    assert float(both[0]) == pytest.approx(62.5) and both[1].isnan()
+
+
+def test_images_are_averaged_with_equal_weight():
+    metric, world = gather()
+    points = choosing.candidates(metric)
+    report, _ = gather(rules={'IoU rule': points['IoU rule']}, max_values=0)
+    found = choosing.measured_per_image(points, report)
+    for name, point in points.items():
+        of_images = []
+        for logits, label in world:
+            intersect, union, *_ = naive_areas(point.scores(logits).argmax(0), label, 3)
+            held = union > 0
+            of_images.append(float((100 * intersect[held] / union[held]).mean()))
+        assert found[name] == pytest.approx(sum(of_images) / len(of_images), abs=1e-6)
+
+
+def test_rankseg_raises_the_iou_of_images_that_are_what_they_seem():
+    # Labels drawn from the posterior itself: then the rule's expectation is the truth.
+    generator = torch.Generator().manual_seed(0)
+    rule, argmax = RankSEGRule(), []
+    found = []
+    for _ in range(12):
+        logits = 2 * torch.randn(4, 8, 8, generator=generator)
+        logits = torch.nn.functional.interpolate(logits[None], size=(64, 64), mode='bilinear')[0]
+        posterior = logits.softmax(0).flatten(1).T
+        label = torch.multinomial(posterior, 1, generator=generator).view(64, 64)
+        for decided, values in ((logits.argmax(0), argmax), (rule.decide(logits), found)):
+            assert decided.shape == (64, 64)
+            values.append(float(image_miou(naive_areas(decided, label, 4))))
+    assert sum(found) > sum(argmax)
+
+
+def test_rankseg_takes_any_scores():
+    logits = torch.stack([torch.full((4, 5), 1e4), torch.zeros(4, 5), torch.full((4, 5), -1e4)])
+    assert (RankSEGRule().decide(logits) == 0).all()
+    assert RankSEGRule().decide(logits.half()).dtype == torch.int64

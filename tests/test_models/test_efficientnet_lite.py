@@ -57,7 +57,8 @@ def test_memory_format_changes_no_value():
 def test_frozen_stages_neither_learn_nor_count(stage):
     backbone = build(frozen_stages=stage, norm_eval=False).train()
     frozen = {n: v.clone() for n, v in backbone.state_dict().items()}
-    sum(m.mean() for m in backbone(torch.randn(2, 3, 64, 64))).backward()
+    image = torch.randn(2, 3, 64, 64, requires_grad=True)
+    sum(m.mean() for m in backbone(image)).backward()
     first, last = backbone.net._blocks[0], backbone.net._blocks[-1]
     assert (first._depthwise_conv.weight.grad is None) == (stage >= 0)
     assert (last._depthwise_conv.weight.grad is None) == (stage == 4)

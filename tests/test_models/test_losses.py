@@ -6,7 +6,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmseg_ltmi.models.losses import DistillationLoss, GMLLoss, LogitAdjustedLoss
+from mmseg_ltmi.models.losses import (
+    DistillationLoss,
+    GMLLoss,
+    LogitAdjustedLoss,
+    SoftmaxFocalLoss,
+)
 from mmseg_ltmi.models.losses.functional import (
     class_log_likelihood,
     gml_loss,
@@ -184,3 +189,25 @@ def test_bad_distillation():
         DistillationLoss(temperature=0)
     with pytest.raises(ValueError, match='loss_weight is -1'):
         DistillationLoss(loss_weight=-1)
+
+
+def test_focal_by_hand():
+    pred = torch.tensor([[[[0.0, 2.0]], [[0.0, 0.0]]]]).log_softmax(1)
+    label = torch.tensor([[[0, 1]]])
+    loss = SoftmaxFocalLoss(gamma=2.0, loss_weight=3.0)
+    p = torch.stack([pred[0, 0, 0, 0], pred[0, 1, 0, 1]]).exp()
+    by_hand = 3 * ((1 - p) ** 2 * -p.log()).mean()
+    torch.testing.assert_close(loss(pred, label), by_hand)
+    weighted = loss(pred, label, weight=torch.tensor([[[1.0, 0.0]]]))
+    torch.testing.assert_close(weighted, 3 * (1 - p[0]) ** 2 * -p[0].log() / 2)
+    # gamma 0 is cross-entropy; an ignored pixel takes no part; a sure one has a finite gradient.
+    label[0, 0, 1] = 255
+    torch.testing.assert_close(SoftmaxFocalLoss(0.0)(pred, label), -p[0].log())
+    sure = (1000 * torch.tensor([[[[1.0]], [[0.0]]]])).requires_grad_()
+    for gamma in (0.5, 2.0):
+        SoftmaxFocalLoss(gamma)(sure, torch.zeros(1, 1, 1, dtype=torch.long)).backward()
+    assert sure.grad.isfinite().all()
+    nothing = SoftmaxFocalLoss()(pred.requires_grad_(), torch.full((1, 1, 2), 255))
+    assert float(nothing) == 0 and nothing.requires_grad
+    with pytest.raises(ValueError, match='gamma must not be negative'):
+        SoftmaxFocalLoss(-1.0)
