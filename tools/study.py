@@ -11,7 +11,8 @@ FILE is a config with
     seeds = (0, 1, 2)
     judge = ['--select', 'val', '--report', 'test']    for tools/choose_operating_point.py
 
-Changes are written as in a config that inherits, ``_delete_`` included. Each run has its config in
+Changes are written as in a config that inherits, ``_delete_`` included; other names begin with
+``_``. Each run has its config in
 OUT/configs and a folder OUT/runs/ROW-seedN with logs, checkpoints and operating point. What is
 finished stays; the same command resumes what is not. Several processes may share a study, one for
 each GPU for instance: a run is locked by whoever trains it. At the end, and with --tables at any
@@ -95,7 +96,7 @@ def read_study(file: Path) -> Config:
     """
     study = Config.fromfile(file)
     for where, keys, known in (
-        (str(file), set(study), KEYS),
+        (str(file), {key for key in study if not key.startswith('_')}, KEYS),
         *((f'row {n!r}', set(row), {'base', 'change', 'seeds'}) for n, row in study.rows.items()),
     ):
         if keys - known:

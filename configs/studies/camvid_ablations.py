@@ -1,0 +1,56 @@
+# One factor of LTMI at a time, on CamVid. The held-out drive alone judges, cross-fitted in five
+# folds; the test split is not looked at.
+#   python tools/study.py configs/studies/camvid_ablations.py --workers 2
+base = '../camvid/ltmi_fpn-lite0_600_camvid-192x192.py'
+_hooks = [dict(type='ClassPriorHook'), dict(type='StepSeedHook')]
+common = dict(
+    model=dict(decode_head=dict(loss_decode=dict(class_prior=None), contrast=dict(class_prior=None))),
+    train_dataloader=dict(dataset=dict(sequences=('0001TP', '0016E5'))),
+    val_dataloader=dict(
+        dataset=dict(
+            sequences=('0006R0',),
+            data_prefix=dict(img_path='img_dir/train', seg_map_path='ann_dir/train'),
+        )
+    ),
+    custom_hooks=_hooks,
+    train_cfg=dict(val_interval=10**9),
+)
+seeds = (0, 1)
+judge = ['--report', 'val', '--folds', '5', '--class-prior', 'camvid']
+
+
+def contrast(**change):
+    return dict(change=dict(model=dict(decode_head=dict(contrast=change))))
+
+
+def loss(**change):
+    return dict(change=dict(model=dict(decode_head=dict(loss_decode=change))))
+
+
+_uniform_draw = dict(type='UniformPixelSampler')
+rows = {
+    'default': dict(),
+    'no-contrast': dict(change=dict(model=dict(decode_head=dict(contrast=None)))),
+    'beta-0.03': contrast(loss=dict(loss_weight=0.03)),
+    'beta-0.1': contrast(loss=dict(loss_weight=0.1)),
+    'beta-1': contrast(loss=dict(loss_weight=1.0)),
+    # Draws of pixels, and the distribution that the loss is told: matched unless named.
+    'uniform-draw': contrast(sampler=_uniform_draw),
+    'uniform-draw-told-uniform': contrast(sampler=dict(told_prior='uniform', **_uniform_draw)),
+    'balanced-draw-told-data': contrast(sampler=dict(told_prior='data')),
+    'hard-draw': contrast(sampler=dict(type='HardPixelSampler')),
+    'tau-0.5': loss(tau=0.5),
+    'weights-too': loss(tau=0.0, class_weight='median_frequency'),
+    'queries-256': contrast(sampler=dict(num_samples=256)),
+    'queries-4096': contrast(sampler=dict(num_samples=4096)),
+    'queue-1024': contrast(queue=dict(size=1024)),
+    'queue-16384': contrast(queue=dict(size=16384)),
+    'min-per-class-64': contrast(queue=dict(min_per_class=64)),
+    'min-per-class-256': contrast(queue=dict(min_per_class=256)),
+    'temperature-fixed': contrast(loss=dict(learn_temperature=False)),
+    'warm-up-300': dict(
+        change=dict(custom_hooks=[*_hooks, dict(type='ContrastWarmupHook', end=300)])
+    ),
+    'width-32': contrast(projector=dict(out_channels=32)),
+    'width-256': contrast(projector=dict(out_channels=256)),
+}
