@@ -4,7 +4,6 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import METRICS, MODELS
 from mmseg.structures import SegDataSample
@@ -47,7 +46,6 @@ def with_teacher_weights(cfg, folder):
 @pytest.mark.parametrize('file', FILES, ids=lambda p: p.stem)
 def test_config_builds_and_steps(file, tmp_path):
     torch.manual_seed(0)
-    init_default_scope('mmseg')
     cfg = Config.fromfile(file)
     # With one, mmengine removes it before it writes the next.
     assert cfg.default_hooks.checkpoint.get('max_keep_ckpts', -1) != 1

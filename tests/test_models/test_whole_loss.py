@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from tiny import COUNTS, batch, segmentor, total
 
@@ -132,7 +131,6 @@ def reference(model, inputs, samples, drawn, queue):
 @pytest.mark.parametrize('kind', ['frozen', 'EMA'])
 def test_whole_loss_and_all_gradients(kind, classifier, tmp_path):
     torch.manual_seed(0)
-    init_default_scope('mmseg')
     config = segmentor(head=dict(classifier=classifier))
     head = config['decode_head']
     head['loss_decode'] = {**head['loss_decode'], 'loss_weight': GAMMA}

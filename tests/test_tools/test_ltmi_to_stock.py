@@ -3,7 +3,6 @@ import sys
 from pathlib import Path
 
 import torch
-from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from tiny import segmentor
 
@@ -40,7 +39,6 @@ def test_stock_head_predicts_the_same(tmp_path):
 
 
 def test_a_student_becomes_a_stock_segmentor(tmp_path):
-    init_default_scope('mmseg')
     distilled = dict(type='DistilledEncoderDecoder', teacher=dict(type='EMA'))
     student = MODELS.build(segmentor(**distilled))
     torch.save(student.state_dict(), tmp_path / 'student.pth')
@@ -56,7 +54,6 @@ def test_a_student_becomes_a_stock_segmentor(tmp_path):
 
 
 def test_cosine_classifier_has_no_stock_form(tmp_path):
-    init_default_scope('mmseg')
     model = MODELS.build(segmentor(head=dict(classifier=dict(type='cosine'))))
     torch.save(model.state_dict(), tmp_path / 'a.pth')
     done = convert(tmp_path / 'a.pth', tmp_path / 'b.pth')

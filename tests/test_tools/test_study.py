@@ -83,7 +83,10 @@ def test_a_study_is_trained_judged_resumed_and_compared(folder):
     assert 'resumed' in text or 'finished' in log
     for name in ('ce-seed0', 'ce-seed1', 'weights-seed0'):
         done = folder / 'out/runs' / name
-        assert set(json.loads((done / 'finished.json').read_text())['seconds']) == {'train', 'judge'}
+        assert set(json.loads((done / 'finished.json').read_text())['seconds']) == {
+            'train',
+            'judge',
+        }
         assert (done / 'operating_point/operating_point.json').exists()
         file = folder / 'out/configs' / f'{name}.py'
         cfg = Config.fromfile(file)
@@ -107,7 +110,7 @@ def test_a_study_is_trained_judged_resumed_and_compared(folder):
 
 def test_one_failing_row_stops_no_other(folder):
     study = folder / 'study.py'
-    text = study.read_text().replace("class_weight='median_frequency'", "class_weight=[1.0]")
+    text = study.read_text().replace("class_weight='median_frequency'", 'class_weight=[1.0]')
     study.write_text(text.replace('seeds = (0, 1)', 'seeds = (0,)'))
     log = run(folder, status=1)
     assert 'not finished:\nweights-seed0: see' in log and 'ce-seed0: finished' in log

@@ -11,9 +11,7 @@ model = dict(
         seg_pad_val=255,
     ),
     # The levels up to stride 4 stay as they are: a fifth less time a step, and no worse.
-    backbone=dict(
-        type='EfficientNetLite', arch='lite0', out_indices=(1, 2, 3, 4), frozen_stages=1
-    ),
+    backbone=dict(type='EfficientNetLite', arch='lite0', out_indices=(1, 2, 3, 4), frozen_stages=1),
     neck=dict(type='FPN', in_channels=[24, 40, 112, 320], out_channels=64, num_outs=4),
     decode_head=dict(
         type='FPNHead',

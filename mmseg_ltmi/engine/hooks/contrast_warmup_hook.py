@@ -30,7 +30,9 @@ class ContrastWarmupHook(Hook):
 
     def __init__(self, begin: int = 0, end: int = 200) -> None:
         if not 0 <= begin < end:
-            raise ValueError(f'ContrastWarmupHook goes from begin={begin} to end={end}: 0 <= begin < end')
+            raise ValueError(
+                f'ContrastWarmupHook goes from begin={begin} to end={end}: 0 <= begin < end'
+            )
         self.begin = begin
         self.end = end
         self._losses: list[tuple[GMLLoss, float]] = []
@@ -39,7 +41,9 @@ class ContrastWarmupHook(Hook):
         """Find the losses and their weights."""
         found = [m for m in runner.model.modules() if isinstance(m, GMLLoss)]
         if not found:
-            raise ValueError('ContrastWarmupHook: the model has no GMLLoss; give the head contrast=')
+            raise ValueError(
+                'ContrastWarmupHook: the model has no GMLLoss; give the head contrast='
+            )
         self._losses = [(loss, loss.loss_weight) for loss in found]
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:

@@ -96,13 +96,15 @@ class EfficientNetLite(BaseModule):
             ImportError: the package with the weights is missing.
             ValueError: a file that is no checkpoint, or one without this network's weights.
         """
-        if self.init_cfg is None or self.is_init:
+        if self.init_cfg is None:
             return
         path = self.init_cfg['checkpoint']
         if path == PACKAGED['checkpoint']:
             path = _packaged_weights(self.arch)
         _, state = read_checkpoint(path, 'init_cfg.checkpoint=')
-        state = {name.removeprefix('backbone.').removeprefix('net.'): v for name, v in state.items()}
+        state = {
+            name.removeprefix('backbone.').removeprefix('net.'): v for name, v in state.items()
+        }
         wanted = list(self.net.state_dict())
         missing = [name for name in wanted if name not in state]
         if missing:
@@ -111,7 +113,6 @@ class EfficientNetLite(BaseModule):
                 f'EfficientNet-{self.arch}, such as {missing[0]}'
             )
         load_state_dict(self.net, {name: state[name] for name in wanted})
-        self.is_init = True
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of ``out_indices``."""
@@ -145,8 +146,10 @@ class EfficientNetLite(BaseModule):
 
 def _level_ends(blocks: nn.ModuleList) -> Iterator[int]:
     """Place of the last block of each level: what follows it halves the map, or nothing does."""
-    for i in range(len(blocks)):
-        if i + 1 == len(blocks) or blocks[i + 1]._depthwise_conv.stride[0] == 2:
+    depthwise: list[Any] = [block.get_submodule('_depthwise_conv') for block in blocks]
+    strides = [convolution.stride[0] for convolution in depthwise]
+    for i, following in enumerate([*strides[1:], 2]):
+        if following == 2:
             yield i
 
 

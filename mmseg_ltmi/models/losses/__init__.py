@@ -1,4 +1,4 @@
-"""The two losses of the mutual information bound, distillation, focal loss, and the functions below them."""
+"""The losses of the mutual information bound, distillation and a baseline, and their functions."""
 
 from .distillation_loss import DistillationLoss
 from .focal_loss import SoftmaxFocalLoss

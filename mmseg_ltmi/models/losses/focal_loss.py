@@ -45,7 +45,7 @@ class SoftmaxFocalLoss(nn.Module):
         ignore_index: int = 255,
         **_: Any,
     ) -> Tensor:
-        """A float32 scalar, of scores (N, C, H, W), labels (N, H, W) and weights like the labels."""
+        """A float32 scalar of scores (N, C, H, W), labels (N, H, W) and weights (N, H, W)."""
         loss = cross_entropy(pred.float(), label, ignore_index=ignore_index, reduction='none')
         # The floor keeps the power's derivative finite where p_y is 1.
         loss = (1 - (-loss).exp()).clamp(min=1e-6).pow(self.gamma) * loss
