@@ -34,11 +34,23 @@ def adjusted(contrast=False, **loss):
     return dict(change=change)
 
 
+def taught(**model):
+    """LTMI whose contrast samples are a teacher's."""
+    row = adjusted(contrast=True)
+    row['change']['model'].update(type='DistilledEncoderDecoder', **model)
+    return row
+
+
 def head(**change):
     """The plain head, with a change."""
     return dict(change=dict(model=dict(decode_head=change)))
 
 
+_adjusted = adjusted()
+_runs = 'work_dirs/camvid'
+_teacher = dict(
+    config=f'{_runs}/configs/teacher-seed0.py', checkpoint=f'{_runs}/runs/teacher-seed0/iter_1800.pth'
+)
 rows = {
     'cross-entropy': dict(),
     'LTMI': adjusted(contrast=True),
@@ -49,4 +61,19 @@ rows = {
     'logit-adjustment-0.5': adjusted(tau=0.5),
     'OHEM': head(sampler=dict(type='OHEMPixelSampler', thresh=0.7, min_kept=30000)),
     'focal': head(loss_decode=dict(_delete_=True, type='SoftmaxFocalLoss')),
+    'LTMI-EMA': taught(teacher=dict(type='EMA')),
+    # The teacher: three times the steps. Those that learn from it wait for it, or are begun again.
+    'teacher': dict(
+        change=dict(
+            model=_adjusted['change']['model'],
+            param_scheduler=[
+                dict(type='LinearLR', start_factor=0.1, begin=0, end=50, by_epoch=False),
+                dict(type='PolyLR', eta_min=1e-6, power=0.9, begin=50, end=1800, by_epoch=False),
+            ],
+            train_cfg=dict(max_iters=1800),
+        ),
+        seeds=(0,),
+    ),
+    'LTMI-teacher': taught(teacher=_teacher),
+    'LTMI-teacher-distilled': taught(teacher=_teacher, alpha=1.0),
 }
