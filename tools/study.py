@@ -35,11 +35,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from shutil import copyfile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-import mmseg_ltmi  # noqa: F401  registers everything
+from mmseg_ltmi.evaluation.run_comparison import across_readings, by_name, read_run
 
 TOOLS = Path(__file__).parent
 KEYS = {'base', 'common', 'rows', 'seeds', 'judge'}
@@ -78,6 +78,7 @@ def main() -> None:
         study = read_study(args.file)
         runs = list(plan(study, args.file.parent, out, args.rows))
         if not args.tables:
+            refuse_changes(runs)
             failed = Workers(study.get('judge', []), args.workers).work(runs)
         make_tables(runs, out)
     except (OSError, ValueError, KeyError) as error:
@@ -113,7 +114,7 @@ def plan(study: Config, folder: Path, out: Path, wanted: list[str] | None) -> It
     """The runs, seed by seed, so that a study that is cut short has whole rows.
 
     Raises:
-        ValueError: a row that is not there, or a run that was begun with another config.
+        ValueError: a row that is not there.
     """
     unknown = set(wanted or ()) - set(study.rows)
     if unknown:
@@ -132,12 +133,26 @@ def plan(study: Config, folder: Path, out: Path, wanted: list[str] | None) -> It
             run_name = f'{name}-seed{seed}'
             # Not in the run's folder, where mmengine writes what it makes of a config.
             run = Run(run_name, out / 'runs' / run_name, out / 'configs' / f'{run_name}.py', cfg)
-            if run.file.exists() and Config.fromfile(run.file).to_dict() != cfg.to_dict():
-                raise ValueError(
-                    f'{run_name} was begun with another config: remove {run.folder} and '
-                    f'{run.file} to train it again, or give the row another name'
-                )
             yield run
+
+
+def refuse_changes(runs: list[Run]) -> None:
+    """Raise ValueError for a run that was begun with another config."""
+    for run in (run for run in runs if run.file.exists()):
+        changed = difference(Config.fromfile(run.file).to_dict(), run.config.to_dict())
+        if changed:
+            raise ValueError(
+                f'{run.name} was begun with another config, {changed}: remove {run.folder} and '
+                f'{run.file} to train it again, or give the row another name'
+            )
+
+
+def difference(old: Any, new: Any, place: str = '') -> str:
+    """The first place where two configs differ; '' if none."""
+    if isinstance(old, dict) and isinstance(new, dict) and set(old) == set(new):
+        found = (difference(old[key], new[key], f'{place}.{key}') for key in old)
+        return next((text for text in found if text), '')
+    return '' if old == new else f'{place.lstrip(".")}={old!r:.200}, now {new!r:.200}'
 
 
 class Workers:
@@ -228,11 +243,17 @@ def make_tables(runs: list[Run], out: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             copyfile(file, target)
             readings.setdefault(file.stem, []).append(target)
+    groups = {}
     for reading, files in readings.items():
         tool = [sys.executable, TOOLS / 'analysis' / 'compare_runs.py', *files]
         folder = out / 'comparison' / reading
         subprocess.run([*tool, '--out', folder], check=True, stdout=subprocess.DEVNULL)
         print(f'\n## {reading}\n\n{(folder / "comparison.md").read_text()}')
+        groups[reading] = by_name([read_run(file) for file in files])
+    if groups:
+        table = across_readings(groups)
+        (out / 'comparison' / 'readings.md').write_text(table + '\n')
+        print(f'\n## All readings\n\n{table}')
 
 
 if __name__ == '__main__':

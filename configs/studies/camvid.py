@@ -49,7 +49,8 @@ def head(**change):
 _adjusted = adjusted()
 _runs = 'work_dirs/camvid'
 _teacher = dict(
-    config=f'{_runs}/configs/teacher-seed0.py', checkpoint=f'{_runs}/runs/teacher-seed0/iter_1800.pth'
+    config=f'{_runs}/configs/teacher-seed0.py',
+    checkpoint=f'{_runs}/runs/teacher-seed0/iter_1800.pth',
 )
 rows = {
     'cross-entropy': dict(),

@@ -168,6 +168,29 @@ def mean_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return [{**row, 'IoU': float(v)} for row, v in zip(runs[0].rows, iou, strict=True)]
 
 
+def across_readings(
+    readings: dict[str, dict[str, list[Run]]], columns: Sequence[str] = ('mIoU', 'mIoU_tail')
+) -> str:
+    """A table with a row for each method and a column for each way to read it.
+
+    Args:
+        readings: :func:`by_name` of the runs under each reading.
+        columns: what a cell shows, with a slash between.
+    """
+    names = dict.fromkeys(name for groups in readings.values() for name in groups)
+    lines = ['| run | seeds | ' + ' | '.join(readings) + ' |', '| --- ' * (2 + len(readings)) + '|']
+    for name in names:
+        number, cells = 0, []
+        for groups in readings.values():
+            runs = groups.get(name, [])
+            number = max(number, len(runs))
+            values = means(runs) if runs else {}
+            cells.append(' / '.join(str(values[column]) for column in columns if values))
+        lines.append(f'| {name} | {number} | ' + ' | '.join(cells) + ' |')
+    title = ' / '.join(column.replace('mIoU_', '') for column in columns)
+    return '\n'.join([f'{title} in %, mean ± 95 % interval over seeds.', '', *lines])
+
+
 def markdown(groups: dict[str, list[Run]]) -> str:
     """The table of the runs, and that of their differences to the first."""
     head = '| run | seeds | mIoU | head | medium | tail | mAcc |'

@@ -98,6 +98,9 @@ def test_a_study_is_trained_judged_resumed_and_compared(folder):
     assert '| ce | 2 |' in table and '| weights | 1 |' in table
     assert (folder / 'out/comparison/IoU_rule/difference.png').exists()
     assert '## natural' in log
+    rows = (folder / 'out/comparison/readings.md').read_text().splitlines()
+    assert rows[2].startswith('| run | seeds | IoU_rule | natural | tau_by_mAcc')
+    assert [row.split(' | ')[:2] for row in rows[4:]] == [['| ce', '2'], ['| weights', '1']]
 
     # Finished runs are not begun again; another config is not mixed with what is there.
     stamp = os.stat(first / 'train.log').st_mtime
@@ -105,7 +108,8 @@ def test_a_study_is_trained_judged_resumed_and_compared(folder):
     assert os.stat(first / 'train.log').st_mtime == stamp
     study = folder / 'study.py'
     study.write_text(study.read_text().replace('dropout_ratio=0.0', 'dropout_ratio=0.2'))
-    assert 'ce-seed0 was begun with another config: remove' in run(folder, status=1)
+    log = run(folder, status=1)
+    assert 'ce-seed0 was begun with another config, model.decode_head.dropout_ratio=0.0, now' in log
 
 
 def test_one_failing_row_stops_no_other(folder):
