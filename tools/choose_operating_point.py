@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.runner import Runner
 from prettytable import PrettyTable
 from torch import nn
 
@@ -30,7 +29,7 @@ from mmseg_ltmi.evaluation import (
 )
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint
 from mmseg_ltmi.models.segmentors import Decision, classifier_fingerprint, last_head
-from mmseg_ltmi.utils.evaluation import class_prior_of, load_model, split_loader
+from mmseg_ltmi.utils.evaluation import class_prior_of, load_model, measure, split_loader
 from mmseg_ltmi.visualization import plot_operating_points
 
 CHOICES = ('natural', *choosing.CRITERIA, 'IoU rule')
@@ -136,17 +135,7 @@ def evaluate(
     prior = class_prior_of(named_prior, cfg, model, loader.dataset.metainfo['classes'])
     ignore_index = last_head(model).ignore_index
     metric = OperatingPointMetric(prior, len(loader.dataset), ignore_index=ignore_index, **kwargs)
-    runner = Runner(
-        model=model,
-        work_dir=cfg.work_dir,
-        test_dataloader=loader,
-        test_cfg=dict(),
-        test_evaluator=[metric],
-        default_scope='mmseg',
-        experiment_name=f'operating_point_{split}_{metric.folds}',
-        log_level='WARNING',
-    )
-    runner.test()
+    measure(model, cfg, loader, metric, f'operating_point_{split}_{metric.folds}')
     return metric
 
 

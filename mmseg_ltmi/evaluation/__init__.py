@@ -1,5 +1,6 @@
 """Metrics that show both ends of the class distribution, and the choice of an operating point."""
 
+from .confusion_metric import ConfusionMetric, explain
 from .iou_rule import IoURule, fit_iou_rule, iou_scores
 from .logit_adjustment_sweep import LogitAdjustmentSweep
 from .long_tail_iou_metric import LongTailIoUMetric
@@ -10,6 +11,7 @@ from .rankseg_rule import RankSEGRule
 from .tau_sweep import areas_over_taus
 
 __all__ = [
+    'ConfusionMetric',
     'IoURule',
     'LogitAdjustmentSweep',
     'LongTailIoUMetric',
@@ -18,6 +20,7 @@ __all__ = [
     'RankSEGRule',
     'areas_over_taus',
     'class_rows',
+    'explain',
     'fit_iou_rule',
     'group_means',
     'iou_scores',

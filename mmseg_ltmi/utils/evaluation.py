@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
@@ -85,6 +86,22 @@ def split_loader(cfg: Config, split: str, num_workers: int = 0) -> DataLoader:
             sampler=dict(type='DefaultSampler', shuffle=False),
         )
     )
+
+
+def measure(
+    model: nn.Module, cfg: Config, loader: DataLoader, metric: BaseMetric, name: str
+) -> None:
+    """Show the metric the model's predictions of what the loader gives; ``name`` is the log's."""
+    Runner(
+        model=model,
+        work_dir=cfg.work_dir,
+        test_dataloader=loader,
+        test_cfg=dict(),
+        test_evaluator=[metric],
+        default_scope='mmseg',
+        experiment_name=name,
+        log_level='WARNING',
+    ).test()
 
 
 def class_prior_of(

@@ -106,6 +106,25 @@ def test_browse_tail(folder):
     assert "unknown classes ['cat']" in log
 
 
+def test_explain_classes(folder):
+    files = folder / 'small.py', folder / 'small.pth'
+    work = folder / 'work'
+    log = run(
+        'analysis/explain_classes.py', *files, '--json', folder / 'a.json', '--work-dir', work
+    )
+    assert 'test split, %, near is within 3 pixels' in log
+    rows = {row['class']: row['IoU'] for row in json.loads((folder / 'a.json').read_text())}
+    per_class = folder / 'rows.json'
+    run('test.py', *files, '--work-dir', folder / 'test', '--per-class', per_class)
+    for row in json.loads(per_class.read_text()):
+        if row['IoU'] is not None:
+            assert rows[row['class']] == pytest.approx(row['IoU'], abs=1e-6)
+    log = run(
+        'analysis/explain_classes.py', *files, '--split', 'val', '--class-prior', 'x', fails=True
+    )
+    assert "'x'" in log
+
+
 def test_a_checkpoint_with_other_classes_is_refused(folder):
     state = torch.load(folder / 'small.pth')['state_dict']
     state['decode_head.conv_seg.weight'] = torch.zeros(19, 64, 1, 1)

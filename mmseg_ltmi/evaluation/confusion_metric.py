@@ -1,0 +1,109 @@
+"""What classes are taken for, and how much of it happens along boundaries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.evaluator import BaseMetric
+from torch import Tensor
+
+from .areas import with_spare
+
+
+class ConfusionMetric(BaseMetric):
+    """Confusion matrices of all pixels, and of those near a boundary of the labels.
+
+    Args:
+        num_classes: C.
+        width: pixels on each side that count as near, in the chessboard distance. A boundary is
+            where the label changes, to no label as well.
+        ignore_index: label that takes no part.
+
+    Attributes:
+        confusion: int64 (2, C, C), label by prediction: away from boundaries, and near them.
+    """
+
+    def __init__(self, num_classes: int, width: int = 3, ignore_index: int = 255) -> None:
+        super().__init__(collect_device='cpu', prefix='confusion')
+        self.num_classes = num_classes
+        self.width = width
+        self.ignore_index = ignore_index
+        self.confusion = torch.zeros(2, num_classes, num_classes, dtype=torch.int64)
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Take in the predictions of a batch."""
+        classes = self.num_classes
+        for sample in data_samples:
+            decided = sample['pred_sem_seg']['data'].squeeze(0).cpu()
+            label = with_spare(
+                sample['gt_sem_seg']['data'].squeeze(0).cpu().long(), classes, self.ignore_index
+            )
+            near = near_boundary(label, self.width)
+            pairs = (near * (classes + 1) + label) * classes + decided
+            count = pairs.flatten().bincount(minlength=2 * (classes + 1) * classes)
+            self.confusion += count.view(2, classes + 1, classes)[:, :-1]
+            self.results.append(None)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Nothing to log: the attribute is the result."""
+        return {}
+
+
+def near_boundary(label: Tensor, width: int) -> Tensor:
+    """int64 (H, W): 1 where another label is at most ``width`` pixels away, of labels (H, W)."""
+    value = label[None].float()
+    highest, lowest = (
+        sign * F.max_pool2d(sign * value, 2 * width + 1, 1, width) for sign in (1, -1)
+    )
+    return (highest != lowest)[0].long()
+
+
+def explain(confusion: Tensor, names: Sequence[str], most: int = 2) -> list[dict[str, Any]]:
+    """What became of each class's pixels, from a matrix (2, C, C) of ConfusionMetric.
+
+    Returns:
+        C dicts: ``class``; ``IoU``; ``missed``, share of its pixels that are predicted as others,
+        and ``missed_to``, the ``most`` that take most of them; ``false``, share of its predictions
+        that are others' pixels, and ``false_from``; ``near``, share of both kinds of error near
+        boundaries, ``IoU_away``, the IoU of the pixels away from them. Percent; ``nan`` where there
+        is nothing to divide by.
+    """
+    total = confusion.sum(0).double()
+    errors = confusion.double() * (1 - torch.eye(total.shape[0], dtype=torch.float64))
+    labelled, predicted = total.sum(1), total.sum(0)
+    away = confusion[0].double()
+    rows = []
+    for c, name in enumerate(names):
+        missed, false = errors.sum(0)[c], errors.sum(0)[:, c]
+        of_both = errors[:, c].sum(1) + errors[:, :, c].sum(1)
+        hit = total[c, c]
+        hit_away = away[c, c]
+        rows.append(
+            {
+                'class': name,
+                'IoU': _percent(hit, labelled[c] + predicted[c] - hit),
+                'missed': _percent(missed.sum(), labelled[c]),
+                'missed_to': _largest(missed / labelled[c], names, most),
+                'false': _percent(false.sum(), predicted[c]),
+                'false_from': _largest(false / predicted[c], names, most),
+                'near': _percent(of_both[1], of_both.sum()),
+                'IoU_away': _percent(hit_away, away[c].sum() + away[:, c].sum() - hit_away),
+            }
+        )
+    return rows
+
+
+def _percent(part: Tensor, whole: Tensor) -> float:
+    return float(100 * part / whole)
+
+
+def _largest(shares: Tensor, names: Sequence[str], most: int) -> dict[str, float]:
+    order = shares.nan_to_num().sort(descending=True)
+    return {
+        names[c]: 100 * share
+        for share, c in zip(order.values[:most].tolist(), order.indices.tolist(), strict=False)
+        if share > 0
+    }
