@@ -130,11 +130,21 @@ def test_natural_shift_and_weights():
     torch.testing.assert_close(
         loss.natural_shift(), 0.5 * p.log() - (0.3 / p).log(), rtol=1e-4, atol=1e-4
     )
+    for name, power in (('inverse', 1), ('inverse_sqrt', 0.5)):
+        found = LogitAdjustedLoss([6, 3, 1], class_weight=name).class_weights()
+        torch.testing.assert_close(found, (1 / (3 * p)) ** power, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ('class_weight', 'tau'),
+    [(None, 1.0), ('inverse_sqrt', 0.5), ('inverse', 0.0), ('median_frequency', 0.0)],
+)
+def test_matched_weights_and_tau_leave_the_same_posterior(class_weight, tau):
+    # Where tau matches the weights, raw scores are those of the balanced classifier.
+    shift = LogitAdjustedLoss([6, 3, 1], tau=tau, class_weight=class_weight).natural_shift()
+    expected = torch.tensor([0.6, 0.3, 0.1]).log()
     torch.testing.assert_close(
-        LogitAdjustedLoss([6, 3, 1], class_weight='inverse').class_weights(),
-        1 / (3 * p),
-        rtol=1e-4,
-        atol=1e-4,
+        shift - shift.mean(), expected - expected.mean(), rtol=1e-4, atol=1e-4
     )
 
 

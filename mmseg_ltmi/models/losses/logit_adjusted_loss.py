@@ -25,8 +25,10 @@ class LogitAdjustedLoss(PriorHolder):
             probabilities, a dict or a ClassPrior; None leaves it to ClassPriorHook; 'online' or
             ``dict(type='online', decay=0.999)`` counts the labels as they come.
         tau: strength of the adjustment; 0 is plain cross-entropy.
-        class_weight: None, C numbers, 'inverse' (``1 / (C pi_c)``) or 'median_frequency'
-            (``median(pi) / pi_c``). 'inverse' and 'median_frequency' come from the prior.
+        class_weight: None, C numbers, or by name from the prior: 'inverse' (``1 / (C pi_c)``),
+            'inverse_sqrt' (its square root) or 'median_frequency' (``median(pi) / pi_c``). Weights
+            make another class distribution of the pixels, ``w_c pi_c``; the ``tau`` that matches
+            it is 0 for 'inverse' and 'median_frequency', 0.5 for 'inverse_sqrt', 1 for None.
         loss_weight: factor of the loss.
         avg_non_ignore: let the mean divide by the valid pixels only. False divides by all pixels,
             as mmsegmentation's CrossEntropyLoss does by default.
@@ -95,8 +97,9 @@ class LogitAdjustedLoss(PriorHolder):
         if not isinstance(self.class_weight, str):
             return self.listed_weight
         log_prior = self.required_log_prior()
-        if self.class_weight == 'inverse':
-            return (-log_prior).exp() / log_prior.numel()
+        inverse = (-log_prior).exp() / log_prior.numel()
+        if self.class_weight.startswith('inverse'):
+            return inverse.sqrt() if self.class_weight == 'inverse_sqrt' else inverse
         # torch's median of an even count is the lower one; the usual one is between the two.
         return log_prior.exp().quantile(0.5) / log_prior.exp()
 
@@ -167,10 +170,10 @@ class LogitAdjustedLoss(PriorHolder):
 
 def _check_class_weight(class_weight: str | Sequence[float] | None) -> None:
     if isinstance(class_weight, str):
-        if class_weight not in ('inverse', 'median_frequency'):
+        if class_weight not in ('inverse', 'inverse_sqrt', 'median_frequency'):
             raise ValueError(
                 f"LogitAdjustedLoss.class_weight is {class_weight!r}: use 'inverse', "
-                "'median_frequency', a list of numbers or None"
+                "'inverse_sqrt', 'median_frequency', a list of numbers or None"
             )
     elif class_weight is not None:
         values = torch.as_tensor(class_weight, dtype=torch.float64)
