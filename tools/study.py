@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument('--tables', action='store_true', help='train nothing, make the tables')
     args = parser.parse_args()
     out = args.out or Path('work_dirs', args.file.stem)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, stop)
     try:
         study = read_study(args.file)
         runs = list(plan(study, args.file.parent, out, args.rows))
@@ -87,6 +87,11 @@ def main() -> None:
         sys.exit('stopped; the same command goes on from the last checkpoints')
     if not args.tables and failed:
         sys.exit('\n'.join(['not finished:', *failed]))
+
+
+def stop(*_: Any) -> None:
+    """SIGTERM ends a study as Ctrl-C does, also where a shell made it ignore that."""
+    raise KeyboardInterrupt
 
 
 def read_study(file: Path) -> Config:

@@ -46,7 +46,7 @@ def head(**change):
     return dict(change=dict(model=dict(decode_head=change)))
 
 
-_adjusted = adjusted()
+_weighted = adjusted(tau=0.0, class_weight='median_frequency')
 _runs = 'work_dirs/camvid'
 _teacher = dict(
     config=f'{_runs}/configs/teacher-seed0.py',
@@ -66,7 +66,7 @@ rows = {
     # The teacher: three times the steps. Those that learn from it wait for it, or are begun again.
     'teacher': dict(
         change=dict(
-            model=_adjusted['change']['model'],
+            model=_weighted['change']['model'],
             param_scheduler=[
                 dict(type='LinearLR', start_factor=0.1, begin=0, end=50, by_epoch=False),
                 dict(type='PolyLR', eta_min=1e-6, power=0.9, begin=50, end=1800, by_epoch=False),

@@ -30,9 +30,22 @@ def loss(**change):
 
 
 _uniform_draw = dict(type='UniformPixelSampler')
+def weighted(contrast=None):
+    """Class weights in the place of logit adjustment."""
+    head = dict(loss_decode=dict(tau=0.0, class_weight='median_frequency'))
+    if contrast != {}:
+        head['contrast'] = contrast
+    return dict(change=dict(model=dict(decode_head=head)))
+
+
+_no_own_key = dict(loss=dict(own_key=False))
 rows = {
     'default': dict(),
     'no-contrast': dict(change=dict(model=dict(decode_head=dict(contrast=None)))),
+    'no-own-key': contrast(**_no_own_key),
+    'weights': weighted({}),
+    'weights-no-contrast': weighted(),
+    'weights-no-own-key': weighted(_no_own_key),
     'beta-0.03': contrast(loss=dict(loss_weight=0.03)),
     'beta-0.1': contrast(loss=dict(loss_weight=0.1)),
     'beta-1': contrast(loss=dict(loss_weight=1.0)),
@@ -42,7 +55,6 @@ rows = {
     'balanced-draw-told-data': contrast(sampler=dict(told_prior='data')),
     'hard-draw': contrast(sampler=dict(type='HardPixelSampler')),
     'tau-0.5': loss(tau=0.5),
-    'weights-too': loss(tau=0.0, class_weight='median_frequency'),
     'queries-256': contrast(sampler=dict(num_samples=256)),
     'queries-4096': contrast(sampler=dict(num_samples=4096)),
     'queue-1024': contrast(queue=dict(size=1024)),

@@ -66,15 +66,16 @@ def test_gml_equals_naive_reference_with_gradients(with_ids, dtype):
         assert error < 1e-5
 
 
-def test_module_is_feature_term_plus_temperature_term():
+@pytest.mark.parametrize('own_key', [True, False])
+def test_module_is_feature_term_plus_temperature_term(own_key):
     q, y, k, ky, log_prior, ids, k_ids = problem()
     q.requires_grad_()
-    loss = GMLLoss(5, temperature=0.2, loss_weight=1.0).double()
+    loss = GMLLoss(5, temperature=0.2, loss_weight=1.0, own_key=own_key).double()
     value = loss(q, y, k, ky, log_prior, query_ids=ids, key_ids=k_ids)
     value.backward()
     p = q.detach().clone().requires_grad_()
     log_t = torch.tensor(math.log(0.2), dtype=torch.float64, requires_grad=True)
-    first = naive_gml(p, y, k, ky, log_prior, 0.2)
+    first = naive_gml(p, y, k, ky, log_prior, 0.2, *(() if own_key else (ids, k_ids)))
     second = naive_gml(q.detach(), y, k, ky, log_prior, log_t.exp(), ids, k_ids)
     (first + second).backward()
     assert torch.allclose(value, first + second, rtol=1e-5)

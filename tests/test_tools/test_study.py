@@ -67,8 +67,12 @@ def run(folder, *arguments, status=0):
 
 
 def test_a_study_is_trained_judged_resumed_and_compared(folder):
-    # Killed in the middle of its first run ...
-    study = subprocess.Popen(command(folder, '--rows', 'ce'), start_new_session=True)
+    # Stopped in the middle of its first run, as from a shell whose jobs ignore Ctrl-C ...
+    study = subprocess.Popen(
+        command(folder, '--rows', 'ce'),
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
     first = folder / 'out/runs/ce-seed0'
     while not (first / 'iter_2.pth').exists():
         assert study.poll() is None

@@ -50,6 +50,7 @@ def class_mixture(
     exclude: Tensor | None = None,
     query_ids: Tensor | None = None,
     key_ids: Tensor | None = None,
+    only_held_out: bool = False,
 ) -> ClassMixture:
     """Log of the mean of ``exp(q.k)`` over the keys of each class, of all and of those kept.
 
@@ -62,6 +63,7 @@ def class_mixture(
         query_ids: identity of each query, int64; with ``key_ids``, and instead of ``exclude``,
             keys of the same identity are left out for a query.
         key_ids: identity of each key, int64.
+        only_held_out: spare the sums over all keys; ``everything`` is then ``held_out``.
 
     Shape:
         query (N, D), key (K, D), key_labels (K,), exclude (N, K), ids (N,) and (K,).
@@ -77,7 +79,7 @@ def class_mixture(
     if query_ids is not None and key_ids is not None:
         places = _places(query_ids, key_ids, query.dtype)
     everything, held_out, expected = _ClassMixture.apply(
-        query, key, label, num_classes, exclude, *places
+        query, key, label, num_classes, only_held_out, exclude, *places
     )
     return ClassMixture(held_out if everything is None else everything, held_out, expected)
 
@@ -92,6 +94,7 @@ class _ClassMixture(torch.autograd.Function):
         key: Tensor,
         label: Tensor,
         num_classes: int,
+        only_held_out: bool,
         exclude: Tensor | None,
         query_place: Tensor | None,
         key_place: Tensor | None,
@@ -101,16 +104,18 @@ class _ClassMixture(torch.autograd.Function):
         kept_size = size.repeat(1, shape[1])
         kept = query.new_empty(3, *shape)
         total = None
-        if exclude is not None or key_place is not None:
+        if not only_held_out and (exclude is not None or key_place is not None):
             total = query.new_empty(2, *shape)
         for rows in _blocks(query, key):
             score = _scores(query[rows], key)
             out = _left_out(score, exclude, query_place, key_place, rows)
-            if out is None or total is None:
+            if out is None:
                 kept[..., rows] = _sums(score, label, num_classes)
                 continue
             kept_size[:, rows].index_add_(0, label, out, alpha=-1)
             kept[..., rows] = _sums(score.sub(out, alpha=OUT), label, num_classes)
+            if total is None:
+                continue
             own = _sums(score.sub_(1 - out, alpha=OUT), label, num_classes)
             # Own keys are added back: taken off a sum, they could leave nothing but its rounding.
             total[..., rows] = _joined(kept[:2, :, rows], own[:2])
@@ -144,7 +149,7 @@ class _ClassMixture(torch.autograd.Function):
                         grad_query[rows].addmm_(weight.T, key)
                     if grad_key is not None:
                         grad_key.addmm_(weight, query[rows])
-        return grad_query, grad_key, None, None, None, None, None
+        return grad_query, grad_key, None, None, None, None, None, None
 
 
 def _blocks(query: Tensor, key: Tensor) -> Iterator[slice]:

@@ -29,6 +29,9 @@ class GMLLoss(nn.Module):
         temperature: T at the start, > 0.
         learn_temperature: whether T is a parameter; otherwise it stays as it is.
         loss_weight: factor of both terms (beta).
+        own_key: whether a query's own key counts in L_con as well. With self keys it is the query
+            itself: it outweighs the rest of its class, most of all for a query that is far from
+            them, and pulls nowhere. A teacher's key is another feature, which does pull.
 
     Raises:
         ValueError: ``temperature`` is not positive.
@@ -40,6 +43,7 @@ class GMLLoss(nn.Module):
         temperature: float = 0.1,
         learn_temperature: bool = True,
         loss_weight: float = 0.3,
+        own_key: bool = True,
     ) -> None:
         super().__init__()
         if not temperature > 0:
@@ -53,6 +57,7 @@ class GMLLoss(nn.Module):
         else:
             self.register_buffer('log_temperature', log_temperature)
         self.learn_temperature = learn_temperature
+        self.own_key = own_key
 
     @property
     def temperature(self) -> Tensor:
@@ -78,7 +83,7 @@ class GMLLoss(nn.Module):
     ) -> Tensor:
         """``loss_weight * (L_con + L_T)``, a scalar; arguments as in :func:`functional.gml_loss`.
 
-        The identities leave a query's own key out of ``L_T`` only.
+        The identities leave a query's own key out of ``L_T``, and of ``L_con`` without ``own_key``.
         """
         return self.terms(
             query, query_labels, key, key_labels, log_prior, query_ids=query_ids, key_ids=key_ids
@@ -105,6 +110,7 @@ class GMLLoss(nn.Module):
                 self.num_classes,
                 query_ids=query_ids,
                 key_ids=key_ids,
+                only_held_out=not self.own_key,
             )
             loss = mixture_cross_entropy(mixture.everything, query_labels, log_prior)
             if self.learn_temperature:
