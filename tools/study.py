@@ -252,7 +252,7 @@ def make_tables(runs: list[Run], out: Path) -> None:
     for reading, files in readings.items():
         tool = [sys.executable, TOOLS / 'analysis' / 'compare_runs.py', *files]
         folder = out / 'comparison' / reading
-        subprocess.run([*tool, '--out', folder], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*tool, '--out', folder], check=True, capture_output=True)
         print(f'\n## {reading}\n\n{(folder / "comparison.md").read_text()}')
         groups[reading] = by_name([read_run(file) for file in files])
     if groups:

@@ -34,9 +34,9 @@ def adjusted(contrast=False, **loss):
     return dict(change=change)
 
 
-def taught(**model):
+def taught(loss=None, **model):
     """LTMI whose contrast samples are a teacher's."""
-    row = adjusted(contrast=True)
+    row = adjusted(contrast=True, **(loss or {}))
     row['change']['model'].update(type='DistilledEncoderDecoder', **model)
     return row
 
@@ -46,7 +46,7 @@ def head(**change):
     return dict(change=dict(model=dict(decode_head=change)))
 
 
-_weighted = adjusted(tau=0.0, class_weight='median_frequency')
+_weights = dict(tau=0.0, class_weight='median_frequency')
 _runs = 'work_dirs/camvid'
 _teacher = dict(
     config=f'{_runs}/configs/teacher-seed0.py',
@@ -56,8 +56,8 @@ rows = {
     'cross-entropy': dict(),
     'LTMI': adjusted(contrast=True),
     'logit-adjustment': adjusted(),
-    'weights': adjusted(tau=0.0, class_weight='median_frequency'),
-    'weights-GML': adjusted(contrast=True, tau=0.0, class_weight='median_frequency'),
+    'weights': adjusted(**_weights),
+    'weights-GML': adjusted(contrast=True, **_weights),
     'GML': adjusted(contrast=True, tau=0.0),
     'logit-adjustment-0.5': adjusted(tau=0.5),
     'OHEM': head(sampler=dict(type='OHEMPixelSampler', thresh=0.7, min_kept=30000)),
@@ -66,7 +66,7 @@ rows = {
     # The teacher: three times the steps. Those that learn from it wait for it, or are begun again.
     'teacher': dict(
         change=dict(
-            model=_weighted['change']['model'],
+            model=adjusted(**_weights)['change']['model'],
             param_scheduler=[
                 dict(type='LinearLR', start_factor=0.1, begin=0, end=50, by_epoch=False),
                 dict(type='PolyLR', eta_min=1e-6, power=0.9, begin=50, end=1800, by_epoch=False),
@@ -76,5 +76,6 @@ rows = {
         seeds=(0,),
     ),
     'LTMI-teacher': taught(teacher=_teacher),
+    'weights-GML-teacher': taught(_weights, teacher=_teacher),
     'LTMI-teacher-distilled': taught(teacher=_teacher, alpha=1.0),
 }

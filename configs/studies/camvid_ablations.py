@@ -30,6 +30,8 @@ def loss(**change):
 
 
 _uniform_draw = dict(type='UniformPixelSampler')
+
+
 def weighted(contrast=None):
     """Class weights in the place of logit adjustment."""
     head = dict(loss_decode=dict(tau=0.0, class_weight='median_frequency'))
