@@ -40,6 +40,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from mmseg_ltmi.evaluation.run_comparison import across_readings, by_name, read_run
+from mmseg_ltmi.utils.comparison import compare
 
 TOOLS = Path(__file__).parent
 KEYS = {'base', 'common', 'rows', 'seeds', 'judge'}
@@ -250,11 +251,9 @@ def make_tables(runs: list[Run], out: Path) -> None:
             readings.setdefault(file.stem, []).append(target)
     groups = {}
     for reading, files in readings.items():
-        tool = [sys.executable, TOOLS / 'analysis' / 'compare_runs.py', *files]
-        folder = out / 'comparison' / reading
-        subprocess.run([*tool, '--out', folder], check=True, capture_output=True)
-        print(f'\n## {reading}\n\n{(folder / "comparison.md").read_text()}')
-        groups[reading] = by_name([read_run(file) for file in files])
+        found = [read_run(file) for file in files]
+        groups[reading] = by_name(found)
+        print(f'\n## {reading}\n\n{compare(found, out / "comparison" / reading)}')
     if groups:
         table = across_readings(groups)
         (out / 'comparison' / 'readings.md').write_text(table + '\n')

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,8 +67,8 @@ def run(folder, *arguments, status=0):
     return done.stdout + done.stderr
 
 
-def test_a_study_is_trained_judged_resumed_and_compared(folder):
-    # Stopped in the middle of its first run, as from a shell whose jobs ignore Ctrl-C ...
+def test_a_study_is_stopped_fails_goes_on_and_is_compared(folder):
+    # Stopped in the middle of its first run, as from a shell whose jobs ignore Ctrl-C.
     study = subprocess.Popen(
         command(folder, '--rows', 'ce'),
         start_new_session=True,
@@ -81,16 +82,28 @@ def test_a_study_is_trained_judged_resumed_and_compared(folder):
     assert study.wait(60) == 1
     assert not (first / 'finished.json').exists()
 
-    # ... it goes on with the same command, two runs at a time.
-    log = run(folder, '--workers', '2')
-    text = (first / 'train.log').read_text()
-    assert 'resumed' in text or 'finished' in log
+    # The same command goes on, two runs at a time; a row that fails stops no other.
+    study = folder / 'study.py'
+    right, name = study.read_text(), "class_weight='median_frequency'"
+    study.write_text(right.replace(name, 'class_weight=[1.0]'))
+    log = run(folder, '--workers', '2', status=1)
+    assert 'not finished:\nweights-seed0: see' in log and 'ce-seed1: finished' in log
+    assert 'class_weight' in (folder / 'out/runs/weights-seed0/train.log').read_text()
+
+    # Mended, the row has another config than it was begun with.
+    study.write_text(right)
+    log = run(folder, status=1)
+    assert 'weights-seed0 was begun with another config, model.decode_head.loss_decode' in log
+    (folder / 'out/configs/weights-seed0.py').unlink()
+    shutil.rmtree(folder / 'out/runs/weights-seed0')
+    finished = os.stat(first / 'train.log').st_mtime
+    log = run(folder)
+    assert os.stat(first / 'train.log').st_mtime == finished
+
     for name in ('ce-seed0', 'ce-seed1', 'weights-seed0'):
         done = folder / 'out/runs' / name
-        assert set(json.loads((done / 'finished.json').read_text())['seconds']) == {
-            'train',
-            'judge',
-        }
+        seconds = json.loads((done / 'finished.json').read_text())['seconds']
+        assert set(seconds) == {'train', 'judge'}
         assert (done / 'operating_point/operating_point.json').exists()
         file = folder / 'out/configs' / f'{name}.py'
         cfg = Config.fromfile(file)
@@ -99,42 +112,29 @@ def test_a_study_is_trained_judged_resumed_and_compared(folder):
     assert 'class_prior' in cfg.model.decode_head.loss_decode
     assert '_delete_' not in file.read_text()
     table = (folder / 'out/comparison/natural/comparison.md').read_text()
-    assert '| ce | 2 |' in table and '| weights | 1 |' in table
+    assert '| ce | 2 |' in table and '| weights | 1 |' in table and '## natural' in log
     assert (folder / 'out/comparison/IoU_rule/difference.png').exists()
-    assert '## natural' in log
     rows = (folder / 'out/comparison/readings.md').read_text().splitlines()
     assert rows[2].startswith('| run | seeds | IoU_rule | natural | tau_by_mAcc')
     assert [row.split(' | ')[:2] for row in rows[4:]] == [['| ce', '2'], ['| weights', '1']]
 
-    # Finished runs are not begun again; another config is not mixed with what is there.
-    stamp = os.stat(first / 'train.log').st_mtime
-    assert '## natural' in run(folder)
-    assert os.stat(first / 'train.log').st_mtime == stamp
-    study = folder / 'study.py'
-    study.write_text(study.read_text().replace('dropout_ratio=0.0', 'dropout_ratio=0.2'))
-    log = run(folder, status=1)
-    assert 'ce-seed0 was begun with another config, model.decode_head.dropout_ratio=0.0, now' in log
 
+def test_what_makes_no_study(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(TOOL.parent)
+    from study import difference, plan, read_study
 
-def test_one_failing_row_stops_no_other(folder):
-    study = folder / 'study.py'
-    text = study.read_text().replace("class_weight='median_frequency'", 'class_weight=[1.0]')
-    study.write_text(text.replace('seeds = (0, 1)', 'seeds = (0,)'))
-    log = run(folder, status=1)
-    assert 'not finished:\nweights-seed0: see' in log and 'ce-seed0: finished' in log
-    assert 'class_weight' in (folder / 'out/runs/weights-seed0/train.log').read_text()
-
-
-@pytest.mark.parametrize(
-    ('old', 'new', 'message'),
-    [
-        ('seeds = (0, 1)', 'seed = 0', "may have"),
+    text = STUDY.format(prior='prior.json')
+    for old, new, message in (
+        ('seeds = (0, 1)', 'seed = 0', 'may have'),
         ('seeds=(0,)', 'sed=(0,)', "row 'weights' has"),
         ("base = 'base.py'", '', "row 'ce' has no base"),
-    ],
-)  # fmt: skip
-def test_what_makes_no_study(folder, old, new, message):
-    study = folder / 'study.py'
-    study.write_text(study.read_text().replace(old, new))
-    assert message in run(folder, status=1)
-    assert "no row ['x']" in run(folder, '--rows', 'x', status=1) or old != 'none'
+    ):
+        (tmp_path / 'a.py').write_text(text.replace(old, new))
+        with pytest.raises(ValueError, match=message):
+            read_study(tmp_path / 'a.py')
+    (tmp_path / 'a.py').write_text(text)
+    with pytest.raises(ValueError, match=r"no row \['x'\]: the study has \['ce', 'weights'\]"):
+        list(plan(read_study(tmp_path / 'a.py'), tmp_path, tmp_path, ['x']))
+    assert difference({'a': {'b': 1}}, {'a': {'b': 2}}) == 'a.b=1, now 2'
+    assert difference({'a': {'b': 1}}, {'a': {}}) == "a={'b': 1}, now {}"
+    assert difference({'a': (1, 2)}, {'a': (1, 2)}) == ''

@@ -11,8 +11,8 @@ import re
 import sys
 from pathlib import Path
 
-from mmseg_ltmi.evaluation.run_comparison import SEED, by_name, markdown, mean_rows, read_run
-from mmseg_ltmi.visualization import plot_class_differences, plot_per_class_iou
+from mmseg_ltmi.evaluation.run_comparison import SEED, read_run
+from mmseg_ltmi.utils.comparison import compare
 
 
 def main() -> None:
@@ -27,23 +27,12 @@ def main() -> None:
     args = parser.parse_args()
     try:
         runs = [read_run(path, args.seed_pattern) for path in args.runs]
-        groups = by_name(runs)
+        table = compare(runs, args.out)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(str(error))
     for run in runs:
         print(f'{run.name} {run.seed}: {run.file}', file=sys.stderr)
-    table = markdown(groups)
     print(table)
-
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / 'comparison.md').write_text(table + '\n')
-    rows = {name: mean_rows(group) for name, group in groups.items()}
-    plot_per_class_iou(rows, args.out / 'iou_by_frequency.png')
-    first, *others = rows
-    if others:
-        plot_class_differences(
-            {name: rows[name] for name in others}, rows[first], args.out / 'difference.png'
-        )
     print(f'written to {args.out}', file=sys.stderr)
 
 

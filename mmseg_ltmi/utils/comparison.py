@@ -1,0 +1,29 @@
+"""Runs against each other, in a table and two plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmseg_ltmi.evaluation.run_comparison import Run, by_name, markdown, mean_rows
+from mmseg_ltmi.visualization import plot_class_differences, plot_per_class_iou
+
+
+def compare(runs: Sequence[Run], out: Path) -> str:
+    """Write ``comparison.md``, ``iou_by_frequency.png`` and ``difference.png``; the table.
+
+    Raises:
+        ValueError: as :func:`by_name`.
+    """
+    groups = by_name(runs)
+    table = markdown(groups)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / 'comparison.md').write_text(table + '\n')
+    rows = {name: mean_rows(group) for name, group in groups.items()}
+    plot_per_class_iou(rows, out / 'iou_by_frequency.png')
+    first, *others = rows
+    if others:
+        plot_class_differences(
+            {name: rows[name] for name in others}, rows[first], out / 'difference.png'
+        )
+    return table
