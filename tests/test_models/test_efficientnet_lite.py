@@ -66,6 +66,12 @@ def test_frozen_stages_neither_learn_nor_count(stage):
     assert ('net._blocks.15._bn2.running_mean' in moved) == (stage < 4)
 
 
+def test_no_parameter_is_without_a_gradient():
+    backbone = build(out_indices=(1, 2)).train()
+    sum(m.mean() for m in backbone(torch.randn(2, 3, 64, 64))).backward()
+    assert all(p.grad is not None for p in backbone.parameters())
+
+
 def test_norm_eval_keeps_all_statistics():
     backbone = build(norm_eval=True).train()
     assert not any(m.training for m in backbone.modules() if isinstance(m, nn.BatchNorm2d))

@@ -81,6 +81,9 @@ class EfficientNetLite(BaseModule):
             raise ValueError(f"init_cfg must be None or of type 'Pretrained', but is {init_cfg}")
         self.arch = arch
         self.out_indices = tuple(sorted(out_indices))
+        self.depth = len(net._blocks)
+        # What no level needs would have no gradient, which DistributedDataParallel refuses.
+        net._blocks = net._blocks[: self.level_ends[self.out_indices[-1]] + 1]
         self.drop_connect_rate = drop_connect_rate
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
@@ -101,7 +104,9 @@ class EfficientNetLite(BaseModule):
         path = self.init_cfg['checkpoint']
         if path == PACKAGED['checkpoint']:
             path = _packaged_weights(self.arch)
-        _, state = read_checkpoint(path, 'init_cfg.checkpoint=')
+            state = torch.load(path, map_location='cpu', weights_only=True)
+        else:
+            _, state = read_checkpoint(path, 'init_cfg.checkpoint=')
         state = {
             name.removeprefix('backbone.').removeprefix('net.'): v for name, v in state.items()
         }
@@ -120,9 +125,8 @@ class EfficientNetLite(BaseModule):
             x = x.contiguous(memory_format=torch.channels_last)
         net, outs = self.net, []
         x = net._swish(net._bn0(net._conv_stem(x)))
-        last = self.level_ends[self.out_indices[-1]]
-        for i, block in enumerate(net._blocks[: last + 1]):
-            x = block(x, self.drop_connect_rate * i / len(net._blocks))
+        for i, block in enumerate(net._blocks):
+            x = block(x, self.drop_connect_rate * i / self.depth)
             if i in self.level_ends and self.level_ends.index(i) in self.out_indices:
                 outs.append(x)
         return tuple(outs)
