@@ -71,13 +71,18 @@ def main() -> None:
     parser.add_argument('--out', type=Path, help='default: work_dirs/NAME of FILE')
     parser.add_argument('--workers', type=int, default=1, help='runs at a time')
     parser.add_argument('--rows', nargs='+', help='these rows only')
+    parser.add_argument('--seeds', nargs='+', type=int, help='these seeds only')
     parser.add_argument('--tables', action='store_true', help='train nothing, make the tables')
     args = parser.parse_args()
     out = args.out or Path('work_dirs', args.file.stem)
     signal.signal(signal.SIGTERM, stop)
     try:
         study = read_study(args.file)
-        runs = list(plan(study, args.file.parent, out, args.rows))
+        runs = [
+            run
+            for run in plan(study, args.file.parent, out, args.rows)
+            if args.seeds is None or run.config.randomness.seed in args.seeds
+        ]
         if not args.tables:
             refuse_changes(runs)
             failed = Workers(study.get('judge', []), args.workers).work(runs)
