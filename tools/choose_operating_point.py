@@ -39,7 +39,7 @@ def main() -> None:
     args = parse_arguments()
     try:
         choose(args)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         sys.exit(str(error))
 
 
@@ -49,8 +49,8 @@ def choose(args: argparse.Namespace) -> None:
     cfg.work_dir = str(args.work_dir or cfg.get('work_dir') or f'work_dirs/{args.config.stem}')
     out = args.out or Path(cfg.work_dir, 'operating_point')
 
-    model = load_model(cfg, args.checkpoint)
     peers = {'RankSEG': RankSEGRule()} if args.rankseg else {}
+    model = load_model(cfg, args.checkpoint)
     selection = evaluate(
         model, cfg, args.select, args.class_prior,
         folds=args.folds or 1, max_values=args.max_values, rules=peers if args.folds else {},

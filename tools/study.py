@@ -12,11 +12,11 @@ FILE is a config with
     judge = ['--select', 'val', '--report', 'test']    for tools/choose_operating_point.py
 
 Changes are written as in a config that inherits, ``_delete_`` included; other names begin with
-``_``. Each run has its config in
-OUT/configs and a folder OUT/runs/ROW-seedN with logs, checkpoints and operating point. What is
-finished stays; the same command resumes what is not. Several processes may share a study, one for
-each GPU for instance: a run is locked by whoever trains it. At the end, and with --tables at any
-time, compare_runs makes a table and plots of the finished runs for each way to read the posterior.
+``_``. Each run has its config in OUT/configs and a folder OUT/runs/ROW-seedN with logs, checkpoints
+and operating point. What is finished stays; the same command resumes what is not. Several processes
+may share a study, one for each GPU for instance: a run is locked by whoever trains it. At the end,
+and with --tables at any time, OUT/comparison has a table and plots of all finished runs for each
+way to read the posterior, as tools/analysis/compare_runs.py makes them.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from shutil import copyfile
-from typing import Any, NamedTuple
+from shutil import rmtree
+from typing import IO, Any, NamedTuple
 
 from mmengine.config import Config
 
@@ -51,16 +51,28 @@ class Run(NamedTuple):
     """One training run.
 
     Attributes:
-        name: ROW-seedN.
-        folder: of its own.
+        row: name of the row.
+        seed: of the run.
+        folder: OUT/runs/ROW-seedN.
         file: where its config is, once it is begun.
         config: all of it.
     """
 
-    name: str
+    row: str
+    seed: int
     folder: Path
     file: Path
     config: Config
+
+    @property
+    def name(self) -> str:
+        """ROW-seedN."""
+        return self.folder.name
+
+    def is_finished(self, judge: list[str]) -> bool:
+        """Whether it is trained, and judged by these arguments."""
+        file = self.folder / FINISHED
+        return file.exists() and json.loads(file.read_text()) == dict(judge=list(judge))
 
 
 def main() -> None:
@@ -70,29 +82,30 @@ def main() -> None:
     parser.add_argument('file', metavar='FILE', type=Path)
     parser.add_argument('--out', type=Path, help='default: work_dirs/NAME of FILE')
     parser.add_argument('--workers', type=int, default=1, help='runs at a time')
-    parser.add_argument('--rows', nargs='+', help='these rows only')
-    parser.add_argument('--seeds', nargs='+', type=int, help='these seeds only')
+    parser.add_argument('--rows', nargs='+', help='train these rows only')
+    parser.add_argument('--seeds', nargs='+', type=int, help='train these seeds only')
     parser.add_argument('--tables', action='store_true', help='train nothing, make the tables')
     args = parser.parse_args()
+    if args.workers < 1:
+        parser.error('--workers takes 1 or more')
     out = args.out or Path('work_dirs', args.file.stem)
     signal.signal(signal.SIGTERM, stop)
+    failed = []
     try:
         study = read_study(args.file)
-        runs = [
-            run
-            for run in plan(study, args.file.parent, out, args.rows)
-            if args.seeds is None or run.config.randomness.seed in args.seeds
-        ]
+        runs = list(plan(study, args.file.parent, out))
+        judge = study.get('judge', [])
         if not args.tables:
-            refuse_changes(runs)
-            failed = Workers(study.get('judge', []), args.workers).work(runs)
-        make_tables(runs, out)
-    except (OSError, ValueError, KeyError) as error:
-        sys.exit(str(error))
+            wanted = list(chosen(runs, args.rows, args.seeds))
+            refuse_changes(wanted)
+            failed = Workers(judge, args.workers).work(wanted)
+        make_tables([run for run in runs if run.is_finished(judge)], out)
+    except (OSError, ValueError) as error:
+        failed.append(str(error))
     except KeyboardInterrupt:
         sys.exit('stopped; the same command goes on from the last checkpoints')
-    if not args.tables and failed:
-        sys.exit('\n'.join(['not finished:', *failed]))
+    if failed:
+        sys.exit('\n'.join(failed))
 
 
 def stop(*_: Any) -> None:
@@ -104,46 +117,63 @@ def read_study(file: Path) -> Config:
     """The study's file, with its rows complete.
 
     Raises:
-        ValueError: keys that a study or a row does not have, or a missing one.
+        ValueError: no rows; keys that a study or a row does not have, or a missing one.
     """
     study = Config.fromfile(file)
+    rows = study.get('rows')
+    if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
+        raise ValueError(f'{file} must have rows=dict(NAME=dict(...), ...)')
     for where, keys, known in (
         (str(file), {key for key in study if not key.startswith('_')}, KEYS),
-        *((f'row {n!r}', set(row), {'base', 'change', 'seeds'}) for n, row in study.rows.items()),
+        *((f'row {name!r}', set(row), {'base', 'change', 'seeds'}) for name, row in rows.items()),
     ):
         if keys - known:
             raise ValueError(f'{where} has {sorted(keys - known)}, but may have {sorted(known)}')
-    for name, row in study.rows.items():
+    for name, row in rows.items():
         for key in ('base', 'seeds'):
             if key not in row and key not in study:
                 raise ValueError(f'row {name!r} has no {key}, and neither has {file}')
             row.setdefault(key, study.get(key))
+        if not isinstance(row.seeds, (list, tuple)):
+            raise ValueError(f'seeds of row {name!r} must be a list, but are {row.seeds!r}')
     return study
 
 
-def plan(study: Config, folder: Path, out: Path, wanted: list[str] | None) -> Iterator[Run]:
-    """The runs, seed by seed, so that a study that is cut short has whole rows.
+def plan(study: Config, folder: Path, out: Path) -> Iterator[Run]:
+    """All runs, seed by seed: a study that is cut short has every row at the first seeds.
+
+    Raises:
+        ValueError: a change that does not fit the row's base.
+    """
+    bases = {base: Config.fromfile(folder / base) for base in {r.base for r in study.rows.values()}}
+    for seed in dict.fromkeys(seed for row in study.rows.values() for seed in row.seeds):
+        for row, options in study.rows.items():
+            if seed not in options.seeds:
+                continue
+            cfg = copy.deepcopy(bases[options.base])
+            seeded = dict(randomness=dict(seed=seed))
+            try:
+                for change in (study.get('common', {}), options.get('change', {}), seeded):
+                    cfg.merge_from_dict(copy.deepcopy(change))
+            except (KeyError, TypeError) as error:
+                raise ValueError(f'row {row!r} does not fit {options.base}: {error}') from error
+            name = f'{row}-seed{seed}'
+            # Not in the run's folder, where mmengine writes what it makes of a config.
+            yield Run(row, seed, out / 'runs' / name, out / 'configs' / f'{name}.py', cfg)
+
+
+def chosen(runs: list[Run], rows: list[str] | None, seeds: list[int] | None) -> Iterator[Run]:
+    """The runs of some rows and seeds; None takes all.
 
     Raises:
         ValueError: a row that is not there.
     """
-    unknown = set(wanted or ()) - set(study.rows)
+    known = list(dict.fromkeys(run.row for run in runs))
+    unknown = set(rows or ()) - set(known)
     if unknown:
-        raise ValueError(f'no row {sorted(unknown)}: the study has {list(study.rows)}')
-    rows = {n: row for n, row in study.rows.items() if wanted is None or n in wanted}
-    seeds = dict.fromkeys(seed for row in rows.values() for seed in row.seeds)
-    bases = {base: Config.fromfile(folder / base) for base in {r.base for r in rows.values()}}
-    for seed in seeds:
-        for name, row in rows.items():
-            if seed not in row.seeds:
-                continue
-            cfg = copy.deepcopy(bases[row.base])
-            for change in (study.get('common', {}), row.get('change', {})):
-                cfg.merge_from_dict(copy.deepcopy(change))
-            cfg.merge_from_dict(dict(randomness=dict(seed=seed)))
-            run_name = f'{name}-seed{seed}'
-            # Not in the run's folder, where mmengine writes what it makes of a config.
-            run = Run(run_name, out / 'runs' / run_name, out / 'configs' / f'{run_name}.py', cfg)
+        raise ValueError(f'no row {sorted(unknown)}: the study has {known}')
+    for run in runs:
+        if (rows is None or run.row in rows) and (seeds is None or run.seed in seeds):
             yield run
 
 
@@ -160,10 +190,17 @@ def refuse_changes(runs: list[Run]) -> None:
 
 def difference(old: Any, new: Any, place: str = '') -> str:
     """The first place where two configs differ; '' if none."""
-    if isinstance(old, dict) and isinstance(new, dict) and set(old) == set(new):
+    found: Iterator[str] = iter(())
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(set(old) ^ set(new)):
+            return f'{place}.{key}'.lstrip('.') + (' is gone' if key in old else ' is new')
         found = (difference(old[key], new[key], f'{place}.{key}') for key in old)
-        return next((text for text in found if text), '')
-    return '' if old == new else f'{place.lstrip(".")}={old!r:.200}, now {new!r:.200}'
+    elif isinstance(old, (list, tuple)) and type(old) is type(new) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        found = (difference(a, b, f'{place}[{i}]') for i, (a, b) in pairs)
+    elif old != new:
+        return f'{place.lstrip(".")}={old!r:.200}, now {new!r:.200}'
+    return next((text for text in found if text), '')
 
 
 class Workers:
@@ -196,25 +233,30 @@ class Workers:
 
     def do(self, run: Run) -> str:
         """Train and judge one; why it did not finish."""
-        if self.stopped.is_set() or (run.folder / FINISHED).exists():
+        try:
+            return self._do(run)
+        except Exception as error:  # the other runs go on
+            return f'{run.name}: {type(error).__name__}: {error}'
+
+    def _do(self, run: Run) -> str:
+        if self.stopped.is_set() or run.is_finished(self.judge):
             return ''
         run.folder.mkdir(parents=True, exist_ok=True)
         with (run.folder / 'lock').open('w') as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not locked(lock):
                 return f'{run.name}: another process is at it'
-            run.file.parent.mkdir(exist_ok=True)
-            run.config.dump(run.file)
-            seconds = {}
+            if run.is_finished(self.judge):
+                return ''
+            begin(run)
             for name in ('train', 'judge'):
+                if name == 'train' and (run.folder / FINISHED).exists():
+                    continue
                 print(f'{run.name}: {name}', flush=True)
                 start, log = time.time(), run.folder / f'{name}.log'
                 if self.call(self.command(name, run), log, lock.fileno()):
                     return '' if self.stopped.is_set() else f'{run.name}: see {log}'
-                seconds[name] = round(time.time() - start, 1)
-            (run.folder / FINISHED).write_text(json.dumps(dict(seconds=seconds)))
-            print(f'{run.name}: finished {seconds}', flush=True)
+                print(f'{run.name}: {name} took {time.time() - start:.0f} s', flush=True)
+            (run.folder / FINISHED).write_text(json.dumps(dict(judge=list(self.judge))))
         return ''
 
     def command(self, name: str, run: Run) -> list[str]:
@@ -223,6 +265,7 @@ class Workers:
         if name == 'train':
             return ['train.py', *place, '--resume']
         checkpoint = (run.folder / 'last_checkpoint').read_text().strip()
+        rmtree(run.folder / 'operating_point', ignore_errors=True)
         point = ['--out', str(run.folder / 'operating_point')]
         return ['choose_operating_point.py', *place, checkpoint, *point, *self.judge]
 
@@ -243,22 +286,36 @@ class Workers:
         return status
 
 
-def make_tables(runs: list[Run], out: Path) -> None:
-    """Compare the finished runs for each way to read the posterior."""
-    readings: dict[str, list[Path]] = {}
-    for run in runs:
-        if not (run.folder / FINISHED).exists():
-            continue
+def locked(file: IO) -> bool:
+    """Lock it; whether that went well. The children of a study that was stopped take a moment."""
+    for _ in range(20):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.5)
+    return False
+
+
+def begin(run: Run) -> None:
+    """Write the run's config, if it is not there."""
+    if not run.file.exists():
+        run.file.parent.mkdir(exist_ok=True)
+        unfinished = run.file.with_suffix('.tmp.py')
+        run.config.dump(unfinished)
+        unfinished.replace(run.file)
+
+
+def make_tables(finished: list[Run], out: Path) -> None:
+    """Compare runs for each way to read the posterior."""
+    readings: dict[str, list[Any]] = {}
+    for run in finished:
         for file in sorted((run.folder / 'operating_point' / 'per_class').glob('*.json')):
-            target = out / 'readings' / file.stem / f'{run.name}.json'
-            target.parent.mkdir(parents=True, exist_ok=True)
-            copyfile(file, target)
-            readings.setdefault(file.stem, []).append(target)
-    groups = {}
-    for reading, files in readings.items():
-        found = [read_run(file) for file in files]
-        groups[reading] = by_name(found)
-        print(f'\n## {reading}\n\n{compare(found, out / "comparison" / reading)}')
+            found = read_run(file)._replace(name=run.row, seed=str(run.seed))
+            readings.setdefault(file.stem, []).append(found)
+    groups = {reading: by_name(found) for reading, found in readings.items()}
+    for reading, group in groups.items():
+        print(f'\n## {reading}\n\n{compare(group, out / "comparison" / reading)}')
     if groups:
         table = across_readings(groups)
         (out / 'comparison' / 'readings.md').write_text(table + '\n')

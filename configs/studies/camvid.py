@@ -13,7 +13,7 @@ common = dict(
     ),
     # The second makes rows of one seed share their draws.
     custom_hooks=[dict(type='ClassPriorHook'), dict(type='StepSeedHook')],
-    train_cfg=dict(val_interval=10**9),  # the judge looks once, at the end
+    train_cfg=dict(val_interval=10**9),  # only at the end
 )
 seeds = (0, 1, 2)
 judge = ['--select', 'val', '--report', 'test', '--class-prior', 'camvid', '--rankseg']
@@ -60,10 +60,11 @@ rows = {
     'weights-GML': adjusted(contrast=True, **_weights),
     'GML': adjusted(contrast=True, tau=0.0),
     'logit-adjustment-0.5': adjusted(tau=0.5),
-    'OHEM': head(sampler=dict(type='OHEMPixelSampler', thresh=0.7, min_kept=30000)),
+    'OHEM': head(sampler=dict(type='OHEMPixelSampler', thresh=0.7, min_kept=7000)),
     'focal': head(loss_decode=dict(_delete_=True, type='SoftmaxFocalLoss')),
     'LTMI-EMA': taught(teacher=dict(type='EMA')),
-    # The teacher: three times the steps. Those that learn from it wait for it, or are begun again.
+    # Three times the steps. Those that learn from it need it: first --rows teacher, and all from
+    # the root of the repository with the default OUT.
     'teacher': dict(
         change=dict(
             model=adjusted(**_weights)['change']['model'],

@@ -32,12 +32,10 @@ def loss(**change):
 _uniform_draw = dict(type='UniformPixelSampler')
 
 
-def weighted(contrast=None):
+def weighted(**change):
     """Class weights in the place of logit adjustment."""
-    head = dict(loss_decode=dict(tau=0.0, class_weight='median_frequency'))
-    if contrast != {}:
-        head['contrast'] = contrast
-    return dict(change=dict(model=dict(decode_head=head)))
+    weights = dict(tau=0.0, class_weight='median_frequency')
+    return dict(change=dict(model=dict(decode_head=dict(loss_decode=weights, **change))))
 
 
 _no_own_key = dict(loss=dict(own_key=False))
@@ -45,9 +43,9 @@ rows = {
     'default': dict(),
     'no-contrast': dict(change=dict(model=dict(decode_head=dict(contrast=None)))),
     'no-own-key': contrast(**_no_own_key),
-    'weights': weighted({}),
-    'weights-no-contrast': weighted(),
-    'weights-no-own-key': weighted(_no_own_key),
+    'weights': weighted(),
+    'weights-no-contrast': weighted(contrast=None),
+    'weights-no-own-key': weighted(contrast=_no_own_key),
     'beta-0.03': contrast(loss=dict(loss_weight=0.03)),
     'beta-0.1': contrast(loss=dict(loss_weight=0.1)),
     'beta-1': contrast(loss=dict(loss_weight=1.0)),

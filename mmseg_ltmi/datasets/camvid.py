@@ -17,14 +17,14 @@ class CamVidDataset(BaseSegDataset):
     Void is 255. ``tools/dataset_converters/camvid.py`` lays out the files.
 
     Args:
+        img_suffix: of the images.
+        seg_map_suffix: of the labels.
         sequences: keep the images of these drives only, such as ('0001TP', '0016E5'); the name of
             an image starts with its drive's. The train split has 0001TP, 0006R0 and 0016E5, so one
             of them can be held out for choosing; val is a clip of 0016E5. None keeps all.
-        img_suffix: of the images.
-        seg_map_suffix: of the labels.
 
     Raises:
-        ValueError: a drive that no image is of.
+        ValueError: a drive that no image is of, ``sequences`` that are no list.
     """
 
     METAINFO = dict(
@@ -41,11 +41,14 @@ class CamVidDataset(BaseSegDataset):
 
     def __init__(
         self,
-        sequences: Sequence[str] | None = None,
         img_suffix: str = '.jpg',
         seg_map_suffix: str = '.png',
+        *,
+        sequences: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
+        if isinstance(sequences, str):
+            raise ValueError(f'sequences={sequences!r} must be a list, such as [{sequences!r}]')
         self.sequences = sequences
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
 

@@ -14,7 +14,7 @@ from .areas import with_spare
 
 
 class ConfusionMetric(BaseMetric):
-    """Confusion matrices of all pixels, and of those near a boundary of the labels.
+    """Confusion matrices of the pixels away from boundaries of the labels, and of those near them.
 
     Args:
         num_classes: C.
@@ -24,10 +24,15 @@ class ConfusionMetric(BaseMetric):
 
     Attributes:
         confusion: int64 (2, C, C), label by prediction: away from boundaries, and near them.
+
+    Raises:
+        ValueError: ``width`` is negative.
     """
 
     def __init__(self, num_classes: int, width: int = 3, ignore_index: int = 255) -> None:
         super().__init__(collect_device='cpu', prefix='confusion')
+        if width < 0:
+            raise ValueError(f'width={width} pixels must not be negative')
         self.num_classes = num_classes
         self.width = width
         self.ignore_index = ignore_index

@@ -51,11 +51,12 @@ class Interval(NamedTuple):
         return f'{self.mean:.2f}' + ('' if np.isnan(self.half) else f' ± {self.half:.2f}')
 
 
-def read_run(path: str | Path, pattern: re.Pattern = SEED) -> Run:
+def read_run(path: str | Path, pattern: re.Pattern = SEED, reading: str = '') -> Run:
     """A run from its work dir or from a ``per_class.json`` / ``.csv`` file.
 
     Of several files below a work dir the newest counts. The name is the work dir's, or the
-    file's when a file is given.
+    file's when a file is given. ``reading`` takes ``per_class/READING.json`` of a work dir, which
+    tools/choose_operating_point.py writes, instead.
 
     Raises:
         FileNotFoundError: no such path, or nothing in it.
@@ -64,12 +65,15 @@ def read_run(path: str | Path, pattern: re.Pattern = SEED) -> Run:
     path = Path(path)
     file = path
     if path.is_dir():
-        found = [f for kind in ('json', 'csv') for f in path.rglob(f'per_class*.{kind}')]
+        names = [f'per_class/{reading}.json'] if reading else ['per_class*.json', 'per_class*.csv']
+        found = [file for name in names for file in path.rglob(name)]
         if not found:
-            raise FileNotFoundError(
-                f'{path} holds no per_class.json: evaluate it with LongTailIoUMetric, or with '
-                'tools/test.py --per-class'
+            how = (
+                'read it so with tools/choose_operating_point.py'
+                if reading
+                else 'evaluate it with LongTailIoUMetric, or with tools/test.py --per-class'
             )
+            raise FileNotFoundError(f'{path} holds no {names[0].replace("*", "")}: {how}')
         file = max(found, key=lambda f: f.stat().st_mtime)
     elif not path.is_file():
         raise FileNotFoundError(f'there is no run {path}')

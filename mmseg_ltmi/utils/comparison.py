@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from mmseg_ltmi.evaluation.run_comparison import Run, by_name, markdown, mean_rows
+from mmseg_ltmi.evaluation.run_comparison import Run, markdown, mean_rows
 from mmseg_ltmi.visualization import plot_class_differences, plot_per_class_iou
 
 
-def compare(runs: Sequence[Run], out: Path) -> str:
+def compare(groups: dict[str, list[Run]], out: Path) -> str:
     """Write ``comparison.md``, ``iou_by_frequency.png`` and ``difference.png``; the table.
 
-    Raises:
-        ValueError: as :func:`by_name`.
+    Args:
+        groups: of :func:`mmseg_ltmi.evaluation.run_comparison.by_name`.
+        out: folder.
     """
-    groups = by_name(runs)
     table = markdown(groups)
     out.mkdir(parents=True, exist_ok=True)
     (out / 'comparison.md').write_text(table + '\n')

@@ -95,3 +95,5 @@ def test_camvid_holds_out_a_drive(tmp_path):
     assert found(['0016E5', '0001TP']) == [names[0], names[1], names[3]]
     with pytest.raises(ValueError, match=r"no image of \['0009'\] in .*img, which has \['0001TP'"):
         found(['0001TP', '0009'])
+    with pytest.raises(ValueError, match=r"such as \['0006R0'\]"):
+        found('0006R0')

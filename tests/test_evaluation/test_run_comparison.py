@@ -54,6 +54,16 @@ def test_quantiles_of_the_usual_table(degrees, value):
     assert t975(degrees) == pytest.approx(value, abs=1e-3)
 
 
+def test_a_reading_of_a_work_dir(tmp_path):
+    write(tmp_path / 'ce-seed0/operating_point/per_class/natural.json', (10, 20, 30))
+    write(tmp_path / 'ce-seed0/2026/per_class.json', (1, 2, 3))
+    run = read_run(tmp_path / 'ce-seed0', reading='natural')
+    assert (run.name, run.seed) == ('ce', '0') and run.rows[0]['IoU'] == 10
+    assert read_run(tmp_path / 'ce-seed0').rows[0]['IoU'] == 1
+    with pytest.raises(FileNotFoundError, match='no per_class/x.json: read it so with'):
+        read_run(tmp_path / 'ce-seed0', reading='x')
+
+
 def test_seeds_form_a_row_and_differences_are_paired(tmp_path):
     for seed, (base, ours) in enumerate(((10, 16), (20, 24), (30, 35))):
         write(tmp_path / f'ce-seed{seed}/2026/per_class.json', (90, 50, base))

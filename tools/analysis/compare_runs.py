@@ -11,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 
-from mmseg_ltmi.evaluation.run_comparison import SEED, read_run
+from mmseg_ltmi.evaluation.run_comparison import SEED, by_name, read_run
 from mmseg_ltmi.utils.comparison import compare
 
 
@@ -24,10 +24,15 @@ def main() -> None:
     parser.add_argument(
         '--seed-pattern', type=re.compile, default=SEED, help='regex; its group is the seed'
     )
+    parser.add_argument(
+        '--reading',
+        default='',
+        help='natural, tau_by_mIoU, IoU_rule, ...: as choose_operating_point.py read the runs',
+    )
     args = parser.parse_args()
     try:
-        runs = [read_run(path, args.seed_pattern) for path in args.runs]
-        table = compare(runs, args.out)
+        runs = [read_run(path, args.seed_pattern, args.reading) for path in args.runs]
+        table = compare(by_name(runs), args.out)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(str(error))
     for run in runs:

@@ -8,7 +8,6 @@ predictions that are others' pixels; 'near' is the share of both kinds of error 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 from mmengine.config import Config, DictAction
 from prettytable import PrettyTable
 
-from mmseg_ltmi.evaluation import ConfusionMetric, explain
+from mmseg_ltmi.evaluation import ConfusionMetric, explain, write_rows
 from mmseg_ltmi.models.segmentors import last_head
 from mmseg_ltmi.utils.evaluation import class_prior_of, load_model, measure, split_loader
 
@@ -30,13 +29,13 @@ def main() -> None:
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='test')
     parser.add_argument('--width', type=int, default=3, help='pixels on each side of a boundary')
     parser.add_argument('--class-prior', help='name or file; default: what head or metric names')
-    parser.add_argument('--json', type=Path, help='write the figures here')
+    parser.add_argument('--json', type=Path, help='write the figures to this .json file')
     parser.add_argument('--work-dir', default='work_dirs/explain_classes')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
     args = parser.parse_args()
     try:
         explain_classes(args)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         sys.exit(str(error))
 
 
@@ -50,8 +49,6 @@ def explain_classes(args: argparse.Namespace) -> None:
     metric = ConfusionMetric(prior.num_classes, args.width, last_head(model).ignore_index)
     measure(model, cfg, loader, metric, f'explain_{args.split}')
     rows = explain(metric.confusion, prior.names)
-    if args.json is not None:
-        args.json.write_text(json.dumps(rows, indent=1) + '\n')
     table = PrettyTable(
         ['class', 'IoU', 'missed', 'as', 'false', 'in truth', 'near', 'IoU away'], align='r'
     )
@@ -61,6 +58,8 @@ def explain_classes(args: argparse.Namespace) -> None:
         row = rows[c]
         table.add_row([v if isinstance(v, str) else show(v) for v in row.values()])
     print(table)
+    if args.json is not None:
+        write_rows(rows, args.json.with_suffix('.json'))
 
 
 def show(value: float | dict[str, float]) -> str:

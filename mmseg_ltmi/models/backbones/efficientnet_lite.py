@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from mmengine.model import BaseModule
-from mmengine.runner.checkpoint import load_state_dict
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -33,8 +32,9 @@ class EfficientNetLite(BaseModule):
     2020.
 
     Shape:
-        images (N, 3, H, W) to one map (N, C_i, H / 2^(i+1), W / 2^(i+1)) for each level i of
-        ``out_indices``; lite0 has 16, 24, 40, 112 and 320 channels at levels 0 to 4.
+        images (N, 3, H, W) to one map (N, C_i, H / 2^(i+1), W / 2^(i+1)), about, for each level i
+        of ``out_indices``; sizes are exact where 32 divides H and W. lite0 has 16, 24, 40, 112 and
+        320 channels at levels 0 to 4.
 
     Args:
         arch: 'lite0' to 'lite4'.
@@ -73,14 +73,19 @@ class EfficientNetLite(BaseModule):
         self.net = net
         self.level_ends = tuple(_level_ends(net._blocks))
         levels = range(len(self.level_ends))
-        if not out_indices or not set(out_indices) <= set(levels):
-            raise ValueError(f'out_indices={out_indices} must be of {tuple(levels)}')
+        if not out_indices or list(out_indices) != sorted(set(out_indices) & set(levels)):
+            raise ValueError(f'out_indices={out_indices} must be of {tuple(levels)}, ascending')
         if frozen_stages not in (-1, *levels):
             raise ValueError(f'frozen_stages={frozen_stages} must be of {(-1, *levels)}')
-        if init_cfg is not None and init_cfg.get('type') != 'Pretrained':
-            raise ValueError(f"init_cfg must be None or of type 'Pretrained', but is {init_cfg}")
+        if init_cfg is not None and (
+            init_cfg.get('type') != 'Pretrained' or 'checkpoint' not in init_cfg
+        ):
+            raise ValueError(
+                "init_cfg must be None or dict(type='Pretrained', checkpoint=...), but is "
+                f'{init_cfg}'
+            )
         self.arch = arch
-        self.out_indices = tuple(sorted(out_indices))
+        self.out_indices = tuple(out_indices)
         self.depth = len(net._blocks)
         # What no level needs would have no gradient, which DistributedDataParallel refuses.
         net._blocks = net._blocks[: self.level_ends[self.out_indices[-1]] + 1]
@@ -110,14 +115,15 @@ class EfficientNetLite(BaseModule):
         state = {
             name.removeprefix('backbone.').removeprefix('net.'): v for name, v in state.items()
         }
-        wanted = list(self.net.state_dict())
-        missing = [name for name in wanted if name not in state]
+        wanted = {name: value.shape for name, value in self.net.state_dict().items()}
+        missing = [n for n, shape in wanted.items() if n not in state or state[n].shape != shape]
         if missing:
             raise ValueError(
                 f'init_cfg.checkpoint={path} lacks {len(missing)} of the tensors of '
-                f'EfficientNet-{self.arch}, such as {missing[0]}'
+                f'EfficientNet-{self.arch}, such as {missing[0]} of shape '
+                f'{tuple(wanted[missing[0]])}: give weights of this arch'
             )
-        load_state_dict(self.net, {name: state[name] for name in wanted})
+        self.net.load_state_dict({name: state[name] for name in wanted})
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of ``out_indices``."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -43,7 +41,6 @@ class SoftmaxFocalLoss(nn.Module):
         label: Tensor,
         weight: Tensor | None = None,
         ignore_index: int = 255,
-        **_: Any,
     ) -> Tensor:
         """A float32 scalar of scores (N, C, H, W), labels (N, H, W) and weights (N, H, W)."""
         loss = cross_entropy(pred.float(), label, ignore_index=ignore_index, reduction='none')

@@ -29,7 +29,8 @@ class GMLLoss(nn.Module):
         temperature: T at the start, > 0.
         learn_temperature: whether T is a parameter; otherwise it stays as it is.
         loss_weight: factor of both terms (beta).
-        own_key: whether a query's own key counts in L_con as well. With self keys it is the query
+        own_key: whether a query's own key counts in L_con as well; without it identities must be
+            given. With self keys it is the query
             itself: it outweighs the rest of its class, most of all for a query that is far from
             them, and pulls nowhere. A teacher's key is another feature, which does pull.
 
