@@ -89,7 +89,7 @@ def test_every_row_of_a_study_builds_and_steps(file, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(CONFIGS.parent / 'tools')
     from study import plan, read_study
 
-    runs = [r for r in plan(read_study(file), file.parent, tmp_path, None) if '-seed0' in r.name]
+    runs = [r for r in plan(read_study(file), file.parent, tmp_path) if r.seed == 0]
     assert len(runs) > 5
     for run in runs:
         teacher = run.config.model.get('teacher', {})
