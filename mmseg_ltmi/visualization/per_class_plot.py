@@ -8,7 +8,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, and a marker each for print without colour.
-STYLES = (('#000000', 'o'), ('#999999', 's'), ('#0072B2', '^'), ('#D55E00', 'D'), ('#009E73', 'v'))
+STYLES = (
+    ('#000000', 'o'), ('#999999', 's'), ('#0072B2', '^'), ('#D55E00', 'D'), ('#009E73', 'v'),
+    ('#CC79A7', 'P'), ('#E69F00', 'X'), ('#56B4E9', '*'), ('#F0E442', 'p'),
+)  # fmt: skip
 
 
 def plot_per_class_iou(runs: dict[str, list[dict[str, Any]]], path: str | Path) -> None:
