@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import csv
 import fcntl
 import json
 import os
@@ -39,6 +40,7 @@ from typing import IO, Any, NamedTuple
 
 from mmengine.config import Config
 
+from mmseg_ltmi.evaluation.per_class import COLUMNS
 from mmseg_ltmi.evaluation.run_comparison import across_readings, by_name, read_run
 from mmseg_ltmi.utils.comparison import compare
 
@@ -309,9 +311,9 @@ def begin(run: Run) -> None:
 def make_tables(finished: list[Run], out: Path) -> None:
     """Compare runs for each way to read the posterior."""
     readings: dict[str, list[Any]] = {}
-    for run in finished:
-        for file in sorted((run.folder / 'operating_point' / 'per_class').glob('*.json')):
-            found = read_run(file)._replace(name=run.row, seed=str(run.seed))
+    for trained in finished:
+        for file in sorted((trained.folder / 'operating_point' / 'per_class').glob('*.json')):
+            found = read_run(file)._replace(name=trained.row, seed=str(trained.seed))
             readings.setdefault(file.stem, []).append(found)
     groups = {reading: by_name(found) for reading, found in readings.items()}
     for reading, group in groups.items():
@@ -320,6 +322,12 @@ def make_tables(finished: list[Run], out: Path) -> None:
         table = across_readings(groups)
         (out / 'comparison' / 'readings.md').write_text(table + '\n')
         print(f'\n## All readings\n\n{table}')
+        with (out / 'comparison' / 'runs.csv').open('w', newline='') as file:
+            writer = csv.writer(file)
+            writer.writerow(['reading', 'row', 'seed', *COLUMNS])
+            for reading, runs in readings.items():
+                for run in runs:
+                    writer.writerow([reading, run.name, run.seed, *run.scores.values()])
 
 
 if __name__ == '__main__':

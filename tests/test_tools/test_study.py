@@ -117,6 +117,9 @@ def test_a_study_is_stopped_fails_goes_on_and_is_compared(folder):
     assert (folder / 'out/comparison/IoU_rule/difference.png').exists()
     rows = (folder / 'out/comparison/readings.md').read_text().splitlines()
     assert rows[2].startswith('| run | seeds | IoU_rule | natural | tau_by_mAcc')
+    lines = (folder / 'out/comparison/runs.csv').read_text().splitlines()
+    assert lines[0] == 'reading,row,seed,mIoU,mIoU_head,mIoU_medium,mIoU_tail,mAcc'
+    assert sum(line.startswith('natural,ce,') for line in lines) == 2
     assert [row.split(' | ')[:2] for row in rows[4:]] == [['| ce', '2'], ['| weights', '1']]
 
 
