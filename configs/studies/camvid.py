@@ -1,4 +1,4 @@
-# What each loss is worth on CamVid. Twelve minutes a run on one CPU core:
+# What each loss is worth on CamVid. Eight minutes a run on one CPU core:
 #   python tools/study.py configs/studies/camvid.py --workers 2
 # One drive of the train split is held out to choose the operating points; the test split reports.
 # The prior that the losses use is counted on what is left.

@@ -17,7 +17,7 @@ from mmseg_ltmi.priors import ClassPrior
 
 TOOL = ROOT / 'tools' / 'study.py'
 BASE = ROOT / 'configs/demo/ce_fcn-r18_400_shapes-128x128.py'
-STEPS = 40  # more than the two after which it is stopped
+STEPS = 40  # twice the first checkpoint's, after which it is stopped
 STUDY = """
 base = 'base.py'
 common = dict(model=dict(decode_head=dict(dropout_ratio=0.0)))
@@ -51,7 +51,7 @@ train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, d
 test_dataloader = dict(num_workers=0, persistent_workers=False, dataset=_data)
 test_evaluator = dict(class_prior='{tmp_path}/prior.json')
 train_cfg = dict(max_iters={STEPS})
-default_hooks = dict(checkpoint=dict(interval=2), logger=dict(interval=1))
+default_hooks = dict(checkpoint=dict(interval={STEPS // 2}), logger=dict(interval=1))
 """)
     (tmp_path / 'study.py').write_text(STUDY.format(prior=tmp_path / 'prior.json'))
     return tmp_path
@@ -76,7 +76,8 @@ def test_a_study_is_stopped_fails_goes_on_and_is_compared(folder):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
     first = folder / 'out/runs/ce-seed0'
-    while not (first / 'iter_2.pth').exists():
+    saved = first / 'last_checkpoint'  # written after the checkpoint itself
+    while not (saved.exists() and saved.read_text()):
         assert study.poll() is None
         time.sleep(0.1)
     study.send_signal(signal.SIGTERM)
@@ -90,7 +91,7 @@ def test_a_study_is_stopped_fails_goes_on_and_is_compared(folder):
     log = run(folder, '--workers', '2', status=1)
     assert 'weights-seed0: see' in log and (folder / 'out/runs/ce-seed1/finished.json').exists()
     assert 'class_weight' in (folder / 'out/runs/weights-seed0/train.log').read_text()
-    assert 'resumed epoch: 0, iter: 2' in (first / 'train.log').read_text()
+    assert f'resumed epoch: 0, iter: {STEPS // 2}' in (first / 'train.log').read_text()
 
     # Mended, the row has another config than it was begun with.
     study.write_text(right)
