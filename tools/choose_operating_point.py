@@ -98,7 +98,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--report', choices=splits, default='test', help='split that judges')
     parser.add_argument('--folds', type=int, default=0, help='cross-fit on the report split')
     parser.add_argument(
-        '--choose', choices=CHOICES, default='IoU rule', help='what is written; all are measured'
+        '--choose', choices=CHOICES, default='tau by mIoU', help='what is written; all are measured'
     )
     parser.add_argument(
         '--rankseg', action='store_true', help='measure the peer RankSEG too (package rankseg)'

@@ -7,5 +7,4 @@ model = dict(
         config=f'{{ fileDirname }}/{name}.py',
         checkpoint=f'work_dirs/{name}/iter_160000.pth',
     ),
-    alpha=1.0,
 )

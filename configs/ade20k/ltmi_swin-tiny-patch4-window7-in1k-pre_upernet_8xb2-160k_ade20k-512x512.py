@@ -1,12 +1,15 @@
 _base_ = 'mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py'
 custom_imports = dict(imports=['mmseg_ltmi'])
+loss_decode = dict(
+    type='LogitAdjustedLoss', class_prior='ade20k', tau=0.5, class_weight='inverse_sqrt'
+)
 model = dict(
     decode_head=dict(
         type='LTMIUPerHead',
-        loss_decode=dict(type='LogitAdjustedLoss', class_prior='ade20k'),
+        loss_decode=loss_decode,
         contrast=dict(class_prior='ade20k'),
     ),
-    auxiliary_head=dict(loss_decode=dict(type='LogitAdjustedLoss', class_prior='ade20k')),
+    auxiliary_head=dict(loss_decode=loss_decode),
 )
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'log_temperature': dict(decay_mult=0.0)}))
 val_evaluator = [

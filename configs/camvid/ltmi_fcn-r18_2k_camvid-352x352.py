@@ -2,7 +2,13 @@ _base_ = './ce_fcn-r18_2k_camvid-352x352.py'
 model = dict(
     decode_head=dict(
         type='LTMIFCNHead',
-        loss_decode=dict(_delete_=True, type='LogitAdjustedLoss', class_prior='camvid'),
+        loss_decode=dict(
+            _delete_=True,
+            type='LogitAdjustedLoss',
+            class_prior='camvid',
+            tau=0.5,
+            class_weight='inverse_sqrt',
+        ),
         contrast=dict(class_prior='camvid'),
     )
 )

@@ -2,7 +2,13 @@ _base_ = './ce_fpn-lite0_600_camvid-192x192.py'
 model = dict(
     decode_head=dict(
         type='LTMIFPNHead',
-        loss_decode=dict(_delete_=True, type='LogitAdjustedLoss', class_prior='camvid'),
+        loss_decode=dict(
+            _delete_=True,
+            type='LogitAdjustedLoss',
+            class_prior='camvid',
+            tau=0.5,
+            class_weight='inverse_sqrt',
+        ),
         contrast=dict(class_prior='camvid'),
     )
 )

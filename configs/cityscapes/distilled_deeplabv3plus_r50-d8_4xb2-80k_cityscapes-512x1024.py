@@ -5,5 +5,4 @@ model = dict(
         config='{{ fileDirname }}/la_deeplabv3plus_r101-d8_4xb2-80k_cityscapes-512x1024.py',
         checkpoint='work_dirs/la_deeplabv3plus_r101-d8_4xb2-80k_cityscapes-512x1024/iter_80000.pth',
     ),
-    alpha=1.0,
 )

@@ -3,7 +3,9 @@ custom_imports = dict(imports=['mmseg_ltmi'])
 model = dict(
     decode_head=dict(
         type='LTMISegformerHead',
-        loss_decode=dict(type='LogitAdjustedLoss', class_prior='cityscapes'),
+        loss_decode=dict(
+            type='LogitAdjustedLoss', class_prior='cityscapes', tau=0.5, class_weight='inverse_sqrt'
+        ),
         contrast=dict(class_prior='cityscapes'),
     ),
 )

@@ -2,6 +2,9 @@
 # and the optimiser of its Swin-T config for ADE20K.
 _base_ = 'mmseg::upernet/upernet_r50_4xb2-80k_cityscapes-512x1024.py'
 custom_imports = dict(imports=['mmseg_ltmi'])
+loss_decode = dict(
+    type='LogitAdjustedLoss', class_prior='cityscapes', tau=0.5, class_weight='inverse_sqrt'
+)
 model = dict(
     pretrained=None,
     backbone=dict(
@@ -21,12 +24,10 @@ model = dict(
     decode_head=dict(
         type='LTMIUPerHead',
         in_channels=[96, 192, 384, 768],
-        loss_decode=dict(type='LogitAdjustedLoss', class_prior='cityscapes'),
+        loss_decode=loss_decode,
         contrast=dict(class_prior='cityscapes'),
     ),
-    auxiliary_head=dict(
-        in_channels=384, loss_decode=dict(type='LogitAdjustedLoss', class_prior='cityscapes')
-    ),
+    auxiliary_head=dict(in_channels=384, loss_decode=loss_decode),
 )
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=0.00006, betas=(0.9, 0.999), weight_decay=0.01),

@@ -3,7 +3,9 @@ model = dict(
     decode_head=dict(
         type='LTMIFCNHead',
         # No prior is named: ClassPriorHook counts the train set before the run.
-        loss_decode=dict(_delete_=True, type='LogitAdjustedLoss'),
+        loss_decode=dict(
+            _delete_=True, type='LogitAdjustedLoss', tau=0.5, class_weight='inverse_sqrt'
+        ),
         contrast=dict(),
     )
 )

@@ -19,24 +19,25 @@ seeds = (0, 1, 2)
 judge = ['--select', 'val', '--report', 'test', '--class-prior', 'camvid', '--rankseg']
 
 
-def adjusted(contrast=False, **loss):
+def adjusted(contrast=None, **loss):
     """An LTMI head with a LogitAdjustedLoss, and contrast on request."""
     head = dict(
         type='LTMIFPNHead',
         loss_decode=dict(_delete_=True, type='LogitAdjustedLoss', **loss),
-        contrast=dict(class_prior=None) if contrast else None,
+        contrast=None,
     )
     change = dict(model=dict(decode_head=head))
-    if contrast:
+    if contrast is not None:
+        head['contrast'] = dict(class_prior=None, **contrast)
         change['optim_wrapper'] = dict(
             paramwise_cfg=dict(custom_keys={'log_temperature': dict(decay_mult=0.0)})
         )
     return dict(change=change)
 
 
-def taught(loss=None, **model):
+def taught(contrast=None, loss=None, **model):
     """LTMI whose contrast samples are a teacher's."""
-    row = adjusted(contrast=True, **(loss or {}))
+    row = adjusted(contrast or {}, **(loss or {}))
     row['change']['model'].update(type='DistilledEncoderDecoder', **model)
     return row
 
@@ -46,7 +47,10 @@ def head(**change):
     return dict(change=dict(model=dict(decode_head=change)))
 
 
+_gml = dict()
+_twice = dict(sampler=dict(num_samples=1024))  # the queries
 _weights = dict(tau=0.0, class_weight='median_frequency')
+_half = dict(tau=0.5, class_weight='inverse_sqrt')
 _runs = 'work_dirs/camvid'
 _teacher = dict(
     config=f'{_runs}/configs/teacher-seed0.py',
@@ -54,11 +58,11 @@ _teacher = dict(
 )
 rows = {
     'cross-entropy': dict(),
-    'LTMI': adjusted(contrast=True),
+    'LTMI': adjusted(_gml),
     'logit-adjustment': adjusted(),
     'weights': adjusted(**_weights),
-    'weights-GML': adjusted(contrast=True, **_weights),
-    'GML': adjusted(contrast=True, tau=0.0),
+    'weights-GML': adjusted(_twice, **_weights),
+    'GML': adjusted(_gml, tau=0.0),
     'logit-adjustment-0.5': adjusted(tau=0.5),
     'OHEM': head(sampler=dict(type='OHEMPixelSampler', thresh=0.7, min_kept=7000)),
     'focal': head(loss_decode=dict(_delete_=True, type='SoftmaxFocalLoss')),
@@ -77,6 +81,11 @@ rows = {
         seeds=(0,),
     ),
     'LTMI-teacher': taught(teacher=_teacher),
-    'weights-GML-teacher': taught(_weights, teacher=_teacher),
-    'LTMI-teacher-distilled': taught(teacher=_teacher, alpha=1.0),
+    'weights-GML-teacher': taught(_twice, loss=_weights, teacher=_teacher),
+    'LTMI-teacher-distilled': taught(_twice, teacher=_teacher, alpha=1.0),
+    'LTMI-1024': adjusted(_twice),
+    'LTMI-teacher-1024': taught(_twice, teacher=_teacher),
+    'half-weights': adjusted(**_half),
+    'LTMI-half-weights': adjusted(_gml, **_half),
+    'LTMI-teacher-half-weights': taught(loss=_half, teacher=_teacher),
 }

@@ -5,7 +5,10 @@ base = '../camvid/ltmi_fpn-lite0_600_camvid-192x192.py'
 _hooks = [dict(type='ClassPriorHook'), dict(type='StepSeedHook')]
 common = dict(
     model=dict(
-        decode_head=dict(loss_decode=dict(class_prior=None), contrast=dict(class_prior=None))
+        decode_head=dict(
+            loss_decode=dict(class_prior=None, tau=1.0, class_weight=None),
+            contrast=dict(class_prior=None, sampler=dict(num_samples=1024)),
+        )
     ),
     train_dataloader=dict(dataset=dict(sequences=('0001TP', '0016E5'))),
     val_dataloader=dict(

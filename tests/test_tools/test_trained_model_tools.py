@@ -66,7 +66,7 @@ def test_choose_report_embed_and_use(folder):
     chosen = folder / 'point'
     log = run(
         'choose_operating_point.py', *files, '--work-dir', folder / 'work', '--out', chosen,
-        '--embed', folder / 'embedded.pth',
+        '--embed', folder / 'embedded.pth', '--choose', 'IoU rule',
     )  # fmt: skip
     assert 'test split, chosen on val' in log and 'WARNING: chosen' not in log
     content = json.loads((chosen / 'operating_point.json').read_text())
@@ -94,6 +94,7 @@ def test_choose_report_embed_and_use(folder):
         '--select', 'train', '--report', 'train',
     )  # fmt: skip
     assert 'WARNING: chosen and reported on the same split (train)' in log
+    assert f'in {chosen}/operating_point.json' in log and 'tau_test=' in log
 
 
 def test_browse_tail(folder):

@@ -43,7 +43,7 @@ class UniformPixelSampler(nn.Module):
 
     needs_logits = False
 
-    def __init__(self, num_samples: int = 1024, told_prior: str = 'drawn') -> None:
+    def __init__(self, num_samples: int = 512, told_prior: str = 'drawn') -> None:
         super().__init__()
         if num_samples < 1:
             raise ValueError(f'{type(self).__name__}.num_samples is {num_samples}: draw at least 1')
@@ -113,7 +113,7 @@ class HardPixelSampler(ClassBalancedPixelSampler):
     needs_logits = True
 
     def __init__(
-        self, num_samples: int = 1024, floor: float = 0.05, told_prior: str = 'drawn'
+        self, num_samples: int = 512, floor: float = 0.05, told_prior: str = 'drawn'
     ) -> None:
         super().__init__(num_samples, told_prior)
         if not floor > 0:
