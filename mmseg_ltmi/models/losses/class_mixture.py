@@ -106,17 +106,18 @@ class _ClassMixture(torch.autograd.Function):
         total = None
         if not only_held_out and (exclude is not None or key_place is not None):
             total = query.new_empty(2, *shape)
-        for rows in _blocks(query, key):
-            score = _scores(query[rows], key)
-            out = _left_out(score, exclude, query_place, key_place, rows)
-            if out is None:
-                kept[..., rows] = _sums(score, label, num_classes)
+        for rows, score, spare, out, held in _blocks(query, key, 4):
+            _score(query[rows], key, score)
+            if not _left_out(exclude, query_place, key_place, rows, out):
+                kept[..., rows] = _sums(score, label, num_classes, spare)
                 continue
             kept_size[:, rows].index_add_(0, label, out, alpha=-1)
-            kept[..., rows] = _sums(score.sub(out, alpha=OUT), label, num_classes)
+            torch.sub(score, out, alpha=OUT, out=held)
+            kept[..., rows] = _sums(held, label, num_classes, spare)
             if total is None:
                 continue
-            own = _sums(score.sub_(1 - out, alpha=OUT), label, num_classes)
+            score.sub_(torch.sub(1, out, out=held), alpha=OUT)
+            own = _sums(score, label, num_classes, spare)
             # Own keys are added back: taken off a sum, they could leave nothing but its rounding.
             total[..., rows] = _joined(kept[:2, :, rows], own[:2])
         held_out = _log_mean(kept, kept_size)
@@ -139,29 +140,36 @@ class _ClassMixture(torch.autograd.Function):
                 if gradient is None:
                     continue
                 factor = _per_mass(gradient, sums)
-                for rows in _blocks(query, key):
-                    score = _scores(query[rows], key)
-                    if sums is kept:
-                        out = _left_out(score, exclude, query_place, key_place, rows)
-                        score = score if out is None else score.sub_(out, alpha=OUT)
-                    weight = _weights(score, sums[0, :, rows], factor[:, rows], label)
+                for rows, score, spare in _blocks(query, key, 2):
+                    _score(query[rows], key, score)
+                    if sums is kept and _left_out(exclude, query_place, key_place, rows, spare):
+                        score.sub_(spare, alpha=OUT)
+                    # Of the class likelihood to the score, in the score's place.
+                    score.sub_(torch.index_select(sums[0, :, rows], 0, label, out=spare)).exp2_()
+                    score.mul_(torch.index_select(factor[:, rows], 0, label, out=spare))
                     if grad_query is not None:
-                        grad_query[rows].addmm_(weight.T, key)
+                        grad_query[rows].addmm_(score.T, key)
                     if grad_key is not None:
-                        grad_key.addmm_(weight, query[rows])
+                        grad_key.addmm_(score, query[rows])
         return grad_query, grad_key, None, None, None, None, None, None
 
 
-def _blocks(query: Tensor, key: Tensor) -> Iterator[slice]:
-    """Blocks of the queries."""
+def _blocks(query: Tensor, key: Tensor, count: int) -> Iterator[tuple[Any, ...]]:
+    """Blocks of the queries, each with ``count`` matrices (K, n) to work in.
+
+    They are the same memory for all blocks: fresh memory costs a CPU more than what is done in it.
+    """
     scores = CUDA_BLOCK if query.is_cuda else BLOCK
-    step = max(scores // max(len(key), 1), MIN_QUERIES)
-    return (slice(start, start + step) for start in range(0, len(query), step))
+    step = min(max(scores // max(len(key), 1), MIN_QUERIES), max(len(query), 1))
+    space = [query.new_empty(len(key) * step) for _ in range(count)]
+    for start in range(0, len(query), step):
+        n = min(step, len(query) - start)
+        yield slice(start, start + n), *(s[: len(key) * n].view(-1, n) for s in space)
 
 
-def _scores(query: Tensor, key: Tensor) -> Tensor:
+def _score(query: Tensor, key: Tensor, score: Tensor) -> None:
     """(K, n), to base 2."""
-    return key @ (query / LN2).T
+    torch.mm(key, (query / LN2).T, out=score)
 
 
 def _places(query_ids: Tensor, key_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -174,32 +182,37 @@ def _places(query_ids: Tensor, key_ids: Tensor, dtype: torch.dtype) -> tuple[Ten
 
 
 def _left_out(
-    score: Tensor,
     exclude: Tensor | None,
     query_place: Tensor | None,
     key_place: Tensor | None,
     rows: slice,
-) -> Tensor | None:
-    """One where a key is left out, else zero: a float, since masks of bool are slow on the CPU."""
+    out: Tensor,
+) -> bool:
+    """Whether keys are left out; ``out`` (K, n) is then one where, else zero.
+
+    A float, since masks of bool are slow on the CPU.
+    """
     if exclude is not None:
-        return exclude[rows].T.to(score)
-    if query_place is None or key_place is None:
-        return None
-    return torch.empty_like(score).copy_(key_place[:, None]).eq_(query_place[rows])
+        out.copy_(exclude[rows].T)
+    elif query_place is not None and key_place is not None:
+        out.copy_(key_place[:, None]).eq_(query_place[rows])
+    else:
+        return False
+    return True
 
 
-def _sums(score: Tensor, label: Tensor, num_classes: int) -> Tensor:
+def _sums(score: Tensor, label: Tensor, num_classes: int, spare: Tensor) -> Tensor:
     """Of each class: its peak, its mass sum(2^(s - peak)) and sum((s - peak) 2^(s - peak)).
 
-    Overwrites the score.
+    Overwrites the score and ``spare``.
     """
     sums = score.new_zeros(3, num_classes + 1, score.shape[1])
     peak, mass, moment = sums
     # The maximum of the class itself, not of all keys: with a small temperature a class far from
     # the query would underflow to "no key" under theirs.
     peak.fill_(-OUT).scatter_reduce_(0, label[:, None].expand_as(score), score, 'amax')
-    below = score.sub_(peak.index_select(0, label))
-    weight = below.exp2()
+    below = score.sub_(torch.index_select(peak, 0, label, out=spare))
+    weight = torch.exp2(below, out=spare)
     mass.index_add_(0, label, weight)
     moment.index_add_(0, label, weight.mul_(below))
     return sums
@@ -224,9 +237,3 @@ def _per_mass(gradient: Tensor, sums: Tensor) -> Tensor:
     """(C + 1, N): zero for the spare class and where a class has no key."""
     mass = sums[1]
     return (F.pad(gradient.T, (0, 0, 0, 1)) / mass).masked_fill_(mass.isinf(), 0)
-
-
-def _weights(score: Tensor, peak: Tensor, factor: Tensor, label: Tensor) -> Tensor:
-    """(K, n), the gradient by the score."""
-    below = score - peak.index_select(0, label)
-    return below.exp2_().mul_(factor.index_select(0, label))
