@@ -62,7 +62,7 @@ rows = {
     'logit-adjustment': adjusted(),
     'weights': adjusted(**_weights),
     'weights-GML': adjusted(_twice, **_weights),
-    'GML': adjusted(_gml, tau=0.0),
+    'GML': adjusted(_twice, tau=0.0),
     'logit-adjustment-0.5': adjusted(tau=0.5),
     'OHEM': head(sampler=dict(type='OHEMPixelSampler', thresh=0.7, min_kept=7000)),
     'focal': head(loss_decode=dict(_delete_=True, type='SoftmaxFocalLoss')),
