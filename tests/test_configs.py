@@ -96,7 +96,7 @@ def test_every_row_of_a_study_builds_and_steps(file, tmp_path, monkeypatch):
     for run in runs:
         teacher = run.config.model.get('teacher', {})
         if 'config' in teacher:
-            row = next(r for r in runs if r.name == Path(teacher.config).stem)
+            row = next(r for r in run.needs if r.name == Path(teacher.config).stem)
             assert Path(teacher.checkpoint).stem == f'iter_{row.config.train_cfg.max_iters}'
             teacher.config = str(tmp_path / f'{row.name}.py')
             row.config.dump(teacher.config)

@@ -7,6 +7,7 @@ FILE is a config with
     rows = dict(                         a row: what it changes, and on request its own base, seeds
         ce=dict(),
         ltmi=dict(base='../camvid/ltmi.py', change=dict(...), seeds=(0,)),
+        taught=dict(needs='ce', change=dict(...)),    begins when all of that row is finished
     )
     seeds = (0, 1, 2)
     judge = ['--select', 'val', '--report', 'test']    for tools/choose_operating_point.py
@@ -33,7 +34,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from shutil import rmtree
 from typing import IO, Any, NamedTuple
@@ -46,6 +47,7 @@ from mmseg_ltmi.utils.comparison import compare
 
 TOOLS = Path(__file__).parent
 KEYS = {'base', 'common', 'rows', 'seeds', 'judge'}
+ROW_KEYS = {'base', 'change', 'seeds', 'needs'}
 FINISHED = 'finished.json'
 
 
@@ -58,6 +60,7 @@ class Run(NamedTuple):
         folder: OUT/runs/ROW-seedN.
         file: where its config is, once it is begun.
         config: all of it.
+        needs: runs that must be finished before it begins.
     """
 
     row: str
@@ -65,6 +68,7 @@ class Run(NamedTuple):
     folder: Path
     file: Path
     config: Config
+    needs: tuple[Run, ...] = ()
 
     @property
     def name(self) -> str:
@@ -95,7 +99,7 @@ def main() -> None:
     failed = []
     try:
         study = read_study(args.file)
-        runs = list(plan(study, args.file.parent, out))
+        runs = plan(study, args.file.parent, out)
         judge = study.get('judge', [])
         if not args.tables:
             wanted = list(chosen(runs, args.rows, args.seeds))
@@ -127,7 +131,7 @@ def read_study(file: Path) -> Config:
         raise ValueError(f'{file} must have rows=dict(NAME=dict(...), ...)')
     for where, keys, known in (
         (str(file), {key for key in study if not key.startswith('_')}, KEYS),
-        *((f'row {name!r}', set(row), {'base', 'change', 'seeds'}) for name, row in rows.items()),
+        *((f'row {name!r}', set(row), ROW_KEYS) for name, row in rows.items()),
     ):
         if keys - known:
             raise ValueError(f'{where} has {sorted(keys - known)}, but may have {sorted(known)}')
@@ -138,30 +142,41 @@ def read_study(file: Path) -> Config:
             row.setdefault(key, study.get(key))
         if not isinstance(row.seeds, (list, tuple)):
             raise ValueError(f'seeds of row {name!r} must be a list, but are {row.seeds!r}')
+        needed = row.get('needs')
+        if needed is not None and (needed not in rows or 'needs' in rows[needed]):
+            raise ValueError(f'row {name!r} needs {needed!r}: name a row that needs none itself')
     return study
 
 
-def plan(study: Config, folder: Path, out: Path) -> Iterator[Run]:
+def plan(study: Config, folder: Path, out: Path) -> list[Run]:
     """All runs, seed by seed: a study that is cut short has every row at the first seeds.
+
+    What others need comes first.
 
     Raises:
         ValueError: a change that does not fit the row's base.
     """
     bases = {base: Config.fromfile(folder / base) for base in {r.base for r in study.rows.values()}}
-    for seed in dict.fromkeys(seed for row in study.rows.values() for seed in row.seeds):
-        for row, options in study.rows.items():
-            if seed not in options.seeds:
-                continue
-            cfg = copy.deepcopy(bases[options.base])
-            seeded = dict(randomness=dict(seed=seed))
-            try:
-                for change in (study.get('common', {}), options.get('change', {}), seeded):
-                    cfg.merge_from_dict(copy.deepcopy(change))
-            except (KeyError, TypeError) as error:
-                raise ValueError(f'row {row!r} does not fit {options.base}: {error}') from error
-            name = f'{row}-seed{seed}'
-            # Not in the run's folder, where mmengine writes what it makes of a config.
-            yield Run(row, seed, out / 'runs' / name, out / 'configs' / f'{name}.py', cfg)
+    rows = study.rows
+    seeds = dict.fromkeys(seed for row in rows.values() for seed in row.seeds)
+    order = [(row, seed) for seed in seeds for row in rows if seed in rows[row].seeds]
+    needed = {row.get('needs') for row in rows.values()}
+    runs: list[Run] = []
+    for row, seed in sorted(order, key=lambda pair: pair[0] not in needed):
+        options = rows[row]
+        cfg = copy.deepcopy(bases[options.base])
+        seeded = dict(randomness=dict(seed=seed))
+        try:
+            for change in (study.get('common', {}), options.get('change', {}), seeded):
+                cfg.merge_from_dict(copy.deepcopy(change))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f'row {row!r} does not fit {options.base}: {error}') from error
+        name = f'{row}-seed{seed}'
+        # Not in the run's folder, where mmengine writes what it makes of a config.
+        file = out / 'configs' / f'{name}.py'
+        first = tuple(run for run in runs if run.row == options.get('needs'))
+        runs.append(Run(row, seed, out / 'runs' / name, file, cfg, first))
+    return runs
 
 
 def chosen(runs: list[Run], rows: list[str] | None, seeds: list[int] | None) -> Iterator[Run]:
@@ -221,12 +236,15 @@ class Workers:
         self.environment = {'OMP_NUM_THREADS': threads, **os.environ}
         self.children: set[subprocess.Popen] = set()
         self.stopped = threading.Event()
+        self.futures: dict[str, Future[str]] = {}
 
     def work(self, runs: list[Run]) -> list[str]:
         """Do them all; names of those that did not finish, and why."""
         with ThreadPoolExecutor(self.number) as pool:
             try:
-                return [reason for reason in pool.map(self.do, runs) if reason]
+                for run in runs:
+                    self.futures[run.name] = pool.submit(self.do, run)
+                return [reason for run in runs if (reason := self.futures[run.name].result())]
             except BaseException:
                 self.stopped.set()
                 for child in list(self.children):
@@ -243,6 +261,11 @@ class Workers:
     def _do(self, run: Run) -> str:
         if self.stopped.is_set() or run.is_finished(self.judge):
             return ''
+        for other in run.needs:
+            if other.name in self.futures:
+                self.futures[other.name].result()
+            if not other.is_finished(self.judge):
+                return f'{run.name}: needs {other.name}, which is not finished'
         run.folder.mkdir(parents=True, exist_ok=True)
         with (run.folder / 'lock').open('w') as lock:
             if not locked(lock):

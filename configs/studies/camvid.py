@@ -39,7 +39,7 @@ def taught(contrast=None, loss=None, **model):
     """LTMI whose contrast samples are a teacher's."""
     row = adjusted(contrast or {}, **(loss or {}))
     row['change']['model'].update(type='DistilledEncoderDecoder', **model)
-    return row
+    return dict(row, needs='teacher')
 
 
 def head(**change):
@@ -66,9 +66,8 @@ rows = {
     'logit-adjustment-0.5': adjusted(tau=0.5),
     'OHEM': head(sampler=dict(type='OHEMPixelSampler', thresh=0.7, min_kept=7000)),
     'focal': head(loss_decode=dict(_delete_=True, type='SoftmaxFocalLoss')),
-    'LTMI-EMA': taught(teacher=dict(type='EMA')),
-    # Three times the steps. Those that learn from it need it: first --rows teacher, and all from
-    # the root of the repository with the default OUT.
+    # Three times the steps. Its files are found from the root of the repository, with the default
+    # OUT.
     'teacher': dict(
         change=dict(
             model=adjusted(**_weights)['change']['model'],

@@ -142,6 +142,8 @@ def test_what_makes_no_study(tmp_path, study):
         ("base = 'base.py'", '', "row 'ce' has no base"),
         ('rows = ', '_rows = ', 'must have rows='),
         ('ce=dict()', 'ce=None', 'must have rows='),
+        ('ce=dict()', "ce=dict(needs='x')", "row 'ce' needs 'x': name a row"),
+        ('ce=dict()', "ce=dict(needs='ce')", "row 'ce' needs 'ce': name a row"),
     ):
         (tmp_path / 'a.py').write_text(text.replace(old, new))
         with pytest.raises(ValueError, match=message):
@@ -150,13 +152,13 @@ def test_what_makes_no_study(tmp_path, study):
     (tmp_path / 'a.py').write_text(text.replace('ce=dict()', misfit))
     (tmp_path / 'base.py').write_text(f"_base_ = '{BASE}'")
     with pytest.raises(ValueError, match=r"row 'ce' does not fit base\.py"):
-        list(study.plan(study.read_study(tmp_path / 'a.py'), tmp_path, tmp_path))
+        study.plan(study.read_study(tmp_path / 'a.py'), tmp_path, tmp_path)
 
 
 def test_rows_and_seeds_are_chosen_and_changes_named(tmp_path, study):
     (tmp_path / 'a.py').write_text(STUDY.format(prior='prior.json'))
     (tmp_path / 'base.py').write_text(f"_base_ = '{BASE}'")
-    runs = list(study.plan(study.read_study(tmp_path / 'a.py'), tmp_path, tmp_path))
+    runs = study.plan(study.read_study(tmp_path / 'a.py'), tmp_path, tmp_path)
     assert [run.name for run in runs] == ['ce-seed0', 'weights-seed0', 'ce-seed1']
     assert [run.name for run in study.chosen(runs, ['ce'], [1])] == ['ce-seed1']
     with pytest.raises(ValueError, match=r"no row \['x'\]: the study has \['ce', 'weights'\]"):
@@ -169,6 +171,34 @@ def test_rows_and_seeds_are_chosen_and_changes_named(tmp_path, study):
         ({'a': (1, 2)}, {'a': (1, 2)}, ''),
     ):
         assert study.difference(old, new) == message
+
+
+def test_a_run_waits_for_what_it_needs(tmp_path, study, monkeypatch):
+    text = STUDY.format(prior='prior.json').replace('ce=dict()', "ce=dict(needs='weights')")
+    (tmp_path / 'a.py').write_text(text)
+    (tmp_path / 'base.py').write_text(f"_base_ = '{BASE}'")
+    runs = study.plan(study.read_study(tmp_path / 'a.py'), tmp_path, tmp_path)
+    assert [run.name for run in runs] == ['weights-seed0', 'ce-seed0', 'ce-seed1']
+    trained, status = [], dict(train=1)
+
+    def call(command, *_):
+        if command[0] == 'train.py':
+            time.sleep(0.2)
+            trained.append(command[-2])
+        return status['train']
+
+    for run in runs:
+        run.folder.mkdir(parents=True)
+        (run.folder / 'last_checkpoint').write_text('a.pth')
+    for status['train'], expected in ((1, 3), (0, 0)):
+        workers = study.Workers([], 3)
+        monkeypatch.setattr(workers, 'call', call)
+        log = workers.work(runs)
+        assert len(log) == expected
+        assert trained[0] == str(runs[0].folder)
+        assert all('needs weights-seed0, which is not' in reason for reason in log[1:])
+    assert len(trained) == 4  # the first one twice, none of the others before it was finished
+    assert 'needs weights-seed0' in study.Workers(['other'], 1).do(runs[1])
 
 
 def test_a_run_belongs_to_one_process_and_one_way_to_judge(tmp_path, study, monkeypatch):
