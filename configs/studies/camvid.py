@@ -58,14 +58,15 @@ _teacher = dict(
 )
 rows = {
     'cross-entropy': dict(),
-    'LTMI': adjusted(_gml),
-    'logit-adjustment': adjusted(),
-    'weights': adjusted(**_weights),
-    'weights-GML': adjusted(_twice, **_weights),
-    'GML': adjusted(_twice, tau=0.0),
-    'logit-adjustment-0.5': adjusted(tau=0.5),
     'OHEM': head(sampler=dict(type='OHEMPixelSampler', thresh=0.7, min_kept=7000)),
     'focal': head(loss_decode=dict(_delete_=True, type='SoftmaxFocalLoss')),
+    'logit-adjustment-0.5': adjusted(tau=0.5),
+    'logit-adjustment': adjusted(),
+    'weights': adjusted(**_weights),
+    'half-weights': adjusted(**_half),
+    'GML': adjusted(_twice, tau=0.0),
+    'LTMI': adjusted(_gml, **_half),
+    'LTMI-teacher': taught(loss=_half, teacher=_teacher),
     # Three times the steps. Its files are found from the root of the repository, with the default
     # OUT.
     'teacher': dict(
@@ -79,12 +80,11 @@ rows = {
         ),
         seeds=(0,),
     ),
-    'LTMI-teacher': taught(teacher=_teacher),
+    # What the configs do not have.
+    'weights-GML': adjusted(_twice, **_weights),
     'weights-GML-teacher': taught(_twice, loss=_weights, teacher=_teacher),
-    'LTMI-teacher-distilled': taught(_twice, teacher=_teacher, alpha=1.0),
-    'LTMI-1024': adjusted(_twice),
-    'LTMI-teacher-1024': taught(_twice, teacher=_teacher),
-    'half-weights': adjusted(**_half),
-    'LTMI-half-weights': adjusted(_gml, **_half),
-    'LTMI-teacher-half-weights': taught(loss=_half, teacher=_teacher),
+    'LTMI-tau-1': adjusted(_gml),
+    'LTMI-tau-1-1024': adjusted(_twice),
+    'LTMI-teacher-tau-1-1024': taught(_twice, teacher=_teacher),
+    'LTMI-teacher-tau-1-1024-distilled': taught(_twice, teacher=_teacher, alpha=1.0),
 }
