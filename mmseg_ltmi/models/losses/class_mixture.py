@@ -144,7 +144,7 @@ class _ClassMixture(torch.autograd.Function):
                     _score(query[rows], key, score)
                     if sums is kept and _left_out(exclude, query_place, key_place, rows, spare):
                         score.sub_(spare, alpha=OUT)
-                    # Of the class likelihood to the score, in the score's place.
+                    # The gradient by the score, in the score's place.
                     score.sub_(torch.index_select(sums[0, :, rows], 0, label, out=spare)).exp2_()
                     score.mul_(torch.index_select(factor[:, rows], 0, label, out=spare))
                     if grad_query is not None:
