@@ -1,20 +1,8 @@
 # What each loss is worth on CamVid. Eight minutes a run on one CPU core:
 #   python tools/study.py configs/studies/camvid.py --workers 2
-# One drive of the train split is held out to choose the operating points; the test split reports.
-# The prior that the losses use is counted on what is left.
+# The drive that is held out chooses the operating points; the test split reports.
+_base_ = './_base_/held_out_drive.py'
 base = '../camvid/ce_fpn-lite0_600_camvid-192x192.py'
-common = dict(
-    train_dataloader=dict(dataset=dict(sequences=('0001TP', '0016E5'))),
-    val_dataloader=dict(
-        dataset=dict(
-            sequences=('0006R0',),
-            data_prefix=dict(img_path='img_dir/train', seg_map_path='ann_dir/train'),
-        )
-    ),
-    # The second makes rows of one seed share their draws.
-    custom_hooks=[dict(type='ClassPriorHook'), dict(type='StepSeedHook')],
-    train_cfg=dict(val_interval=10**9),  # only at the end
-)
 seeds = (0, 1, 2)
 judge = ['--select', 'val', '--report', 'test', '--class-prior', 'camvid', '--rankseg']
 
@@ -35,11 +23,28 @@ def adjusted(contrast=None, **loss):
     return dict(change=change)
 
 
-def taught(contrast=None, loss=None, **model):
-    """LTMI whose contrast samples are a teacher's."""
+def taught(contrast=None, by='teacher', loss=None, **model):
+    """LTMI whose contrast samples are those of another row, seed 0."""
     row = adjusted(contrast or {}, **(loss or {}))
-    row['change']['model'].update(type='DistilledEncoderDecoder', **model)
-    return dict(row, needs='teacher')
+    # From the root of the repository, with the default OUT.
+    files = dict(
+        config=f'work_dirs/camvid/configs/{by}-seed0.py',
+        checkpoint=f'work_dirs/camvid/runs/{by}-seed0/iter_1800.pth',
+    )
+    row['change']['model'].update(type='DistilledEncoderDecoder', teacher=files, **model)
+    return dict(row, needs=by)
+
+
+def longer(row):
+    """Three times the steps."""
+    row['change'].update(
+        param_scheduler=[
+            dict(type='LinearLR', start_factor=0.1, begin=0, end=50, by_epoch=False),
+            dict(type='PolyLR', eta_min=1e-6, power=0.9, begin=50, end=1800, by_epoch=False),
+        ],
+        train_cfg=dict(max_iters=1800),
+    )
+    return dict(row, seeds=(0,))
 
 
 def head(**change):
@@ -51,40 +56,26 @@ _gml = dict()
 _twice = dict(sampler=dict(num_samples=1024))  # the queries
 _weights = dict(tau=0.0, class_weight='median_frequency')
 _half = dict(tau=0.5, class_weight='inverse_sqrt')
-_runs = 'work_dirs/camvid'
-_teacher = dict(
-    config=f'{_runs}/configs/teacher-seed0.py',
-    checkpoint=f'{_runs}/runs/teacher-seed0/iter_1800.pth',
-)
+_six = dict(seeds=(0, 1, 2, 3, 4, 5))  # the rows that the conclusions are of
 rows = {
-    'cross-entropy': dict(),
+    'cross-entropy': dict(_six),
     'OHEM': head(sampler=dict(type='OHEMPixelSampler', thresh=0.7, min_kept=7000)),
     'focal': head(loss_decode=dict(_delete_=True, type='SoftmaxFocalLoss')),
     'logit-adjustment-0.5': adjusted(tau=0.5),
     'logit-adjustment': adjusted(),
-    'weights': adjusted(**_weights),
-    'half-weights': adjusted(**_half),
+    'weights': dict(adjusted(**_weights), **_six),
+    'half-weights': dict(adjusted(**_half), **_six),
     'GML': adjusted(_twice, tau=0.0),
-    'LTMI': adjusted(_gml, **_half),
-    'LTMI-teacher': taught(loss=_half, teacher=_teacher),
-    # Three times the steps. Its files are found from the root of the repository, with the default
-    # OUT.
-    'teacher': dict(
-        change=dict(
-            model=adjusted(**_weights)['change']['model'],
-            param_scheduler=[
-                dict(type='LinearLR', start_factor=0.1, begin=0, end=50, by_epoch=False),
-                dict(type='PolyLR', eta_min=1e-6, power=0.9, begin=50, end=1800, by_epoch=False),
-            ],
-            train_cfg=dict(max_iters=1800),
-        ),
-        seeds=(0,),
-    ),
+    'LTMI': dict(adjusted(_gml, **_half), **_six),
+    'LTMI-teacher': taught(loss=_half),
+    'LTMI-taught-by-LTMI': taught(by='LTMI-long', loss=_half),
+    'teacher': longer(adjusted(**_weights)),
+    'LTMI-long': longer(adjusted(_gml, **_half)),
     # What the configs do not have.
     'weights-GML': adjusted(_twice, **_weights),
-    'weights-GML-teacher': taught(_twice, loss=_weights, teacher=_teacher),
+    'weights-GML-teacher': taught(_twice, loss=_weights),
     'LTMI-tau-1': adjusted(_gml),
     'LTMI-tau-1-1024': adjusted(_twice),
-    'LTMI-teacher-tau-1-1024': taught(_twice, teacher=_teacher),
-    'LTMI-teacher-tau-1-1024-distilled': taught(_twice, teacher=_teacher, alpha=1.0),
+    'LTMI-teacher-tau-1-1024': taught(_twice),
+    'LTMI-teacher-tau-1-1024-distilled': taught(_twice, alpha=1.0),
 }

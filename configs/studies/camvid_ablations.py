@@ -1,24 +1,15 @@
 # One factor of LTMI at a time, on CamVid. The held-out drive alone judges, cross-fitted in five
 # folds; the test split is not looked at.
 #   python tools/study.py configs/studies/camvid_ablations.py --workers 2
+_base_ = './_base_/held_out_drive.py'
 base = '../camvid/ltmi_fpn-lite0_600_camvid-192x192.py'
-_hooks = [dict(type='ClassPriorHook'), dict(type='StepSeedHook')]
 common = dict(
     model=dict(
         decode_head=dict(
             loss_decode=dict(class_prior=None, tau=1.0, class_weight=None),
             contrast=dict(class_prior=None, sampler=dict(num_samples=1024)),
         )
-    ),
-    train_dataloader=dict(dataset=dict(sequences=('0001TP', '0016E5'))),
-    val_dataloader=dict(
-        dataset=dict(
-            sequences=('0006R0',),
-            data_prefix=dict(img_path='img_dir/train', seg_map_path='ann_dir/train'),
-        )
-    ),
-    custom_hooks=_hooks,
-    train_cfg=dict(val_interval=10**9),
+    )
 )
 seeds = (0, 1)
 judge = ['--report', 'val', '--folds', '5', '--class-prior', 'camvid']
@@ -66,7 +57,13 @@ rows = {
     'min-per-class-256': contrast(queue=dict(min_per_class=256)),
     'temperature-fixed': contrast(loss=dict(learn_temperature=False)),
     'warm-up-300': dict(
-        change=dict(custom_hooks=[*_hooks, dict(type='ContrastWarmupHook', end=300)])
+        change=dict(
+            custom_hooks=[
+                dict(type='ClassPriorHook'),
+                dict(type='StepSeedHook'),
+                dict(type='ContrastWarmupHook', end=300),
+            ]
+        )
     ),
     'width-32': contrast(projector=dict(out_channels=32)),
     'width-256': contrast(projector=dict(out_channels=256)),
