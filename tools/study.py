@@ -17,7 +17,8 @@ Changes are written as in a config that inherits, ``_delete_`` included; other n
 and operating point. What is finished stays; the same command resumes what is not. Several processes
 may share a study, one for each GPU for instance: a run is locked by whoever trains it. At the end,
 and with --tables at any time, OUT/comparison has a table and plots of all finished runs for each
-way to read the posterior, as tools/analysis/compare_runs.py makes them.
+way to read the posterior, as tools/analysis/compare_runs.py makes them; differences are to the
+first row.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def main() -> None:
             wanted = list(chosen(runs, args.rows, args.seeds))
             refuse_changes(wanted)
             failed = Workers(judge, args.workers).work(wanted)
-        make_tables([run for run in runs if run.is_finished(judge)], out)
+        make_tables(finished(runs, study), out)
     except (OSError, ValueError) as error:
         failed.append(str(error))
     except KeyboardInterrupt:
@@ -331,10 +332,18 @@ def begin(run: Run) -> None:
         unfinished.replace(run.file)
 
 
-def make_tables(finished: list[Run], out: Path) -> None:
+def finished(runs: list[Run], study: Config) -> list[Run]:
+    """The finished runs in the order of the file, whose first row the others are compared with."""
+    rows, judge = list(study.rows), study.get('judge', [])
+    return sorted(
+        (run for run in runs if run.is_finished(judge)), key=lambda run: rows.index(run.row)
+    )
+
+
+def make_tables(runs: list[Run], out: Path) -> None:
     """Compare runs for each way to read the posterior."""
     readings: dict[str, list[Any]] = {}
-    for trained in finished:
+    for trained in runs:
         for file in sorted((trained.folder / 'operating_point' / 'per_class').glob('*.json')):
             found = read_run(file)._replace(name=trained.row, seed=str(trained.seed))
             readings.setdefault(file.stem, []).append(found)
@@ -348,8 +357,8 @@ def make_tables(finished: list[Run], out: Path) -> None:
         with (out / 'comparison' / 'runs.csv').open('w', newline='') as file:
             writer = csv.writer(file)
             writer.writerow(['reading', 'row', 'seed', *COLUMNS])
-            for reading, runs in readings.items():
-                for run in runs:
+            for reading, found in readings.items():
+                for run in found:
                     writer.writerow([reading, run.name, run.seed, *run.scores.values()])
 
 

@@ -7,7 +7,10 @@ common = dict(
     model=dict(
         decode_head=dict(
             loss_decode=dict(class_prior=None, tau=1.0, class_weight=None),
-            contrast=dict(class_prior=None, sampler=dict(num_samples=1024)),
+            # What beta and the queries were when these ran.
+            contrast=dict(
+                class_prior=None, sampler=dict(num_samples=1024), loss=dict(loss_weight=0.3)
+            ),
         )
     )
 )

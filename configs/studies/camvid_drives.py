@@ -5,7 +5,7 @@
 _base_ = './_base_/held_out_drive.py'
 base = '../camvid/ltmi_fpn-lite0_600_camvid-192x192.py'
 common = dict(model=dict(decode_head=dict(loss_decode=dict(class_prior=None))))
-seeds = (0,)
+seeds = (0, 1, 2)
 judge = ['--report', 'val', '--folds', '5', '--class-prior', 'camvid']
 
 
@@ -29,7 +29,7 @@ rows = {
     for drive in ('0001TP', '0016E5')
     for name, contrast in (
         ('half-weights', None),
-        ('LTMI', weighing(0.3)),
-        ('beta-0.1', weighing(0.1)),
+        ('LTMI', weighing(0.1)),
+        ('LTMI-beta-0.3', weighing(0.3)),
     )
 }

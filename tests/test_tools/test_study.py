@@ -177,7 +177,8 @@ def test_a_run_waits_for_what_it_needs(tmp_path, study, monkeypatch):
     text = STUDY.format(prior='prior.json').replace('ce=dict()', "ce=dict(needs='weights')")
     (tmp_path / 'a.py').write_text(text)
     (tmp_path / 'base.py').write_text(f"_base_ = '{BASE}'")
-    runs = study.plan(study.read_study(tmp_path / 'a.py'), tmp_path, tmp_path)
+    grid = dict(study.read_study(tmp_path / 'a.py'), judge=[])
+    runs = study.plan(Config(grid), tmp_path, tmp_path)
     assert [run.name for run in runs] == ['weights-seed0', 'ce-seed0', 'ce-seed1']
     trained, status = [], dict(train=1)
 
@@ -197,6 +198,9 @@ def test_a_run_waits_for_what_it_needs(tmp_path, study, monkeypatch):
         assert len(log) == expected
         assert trained[0] == str(runs[0].folder)
         assert all('needs weights-seed0, which is not' in reason for reason in log[1:])
+    # In the tables the first row of the file is the first.
+    done = study.finished(runs, Config(grid))
+    assert [run.name for run in done] == ['ce-seed0', 'ce-seed1', 'weights-seed0']
     assert len(trained) == 4  # the first one twice, none of the others before it was finished
     assert 'needs weights-seed0' in study.Workers(['other'], 1).do(runs[1])
 

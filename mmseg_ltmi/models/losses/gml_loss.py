@@ -43,7 +43,7 @@ class GMLLoss(nn.Module):
         num_classes: int,
         temperature: float = 0.1,
         learn_temperature: bool = True,
-        loss_weight: float = 0.3,
+        loss_weight: float = 0.1,
         own_key: bool = True,
     ) -> None:
         super().__init__()
