@@ -70,4 +70,9 @@ rows = {
     ),
     'width-32': contrast(projector=dict(out_channels=32)),
     'width-256': contrast(projector=dict(out_channels=256)),
+    'moving-average': dict(
+        change=dict(
+            model=dict(type='DistilledEncoderDecoder', teacher=dict(type='EMA', momentum=0.99))
+        )
+    ),
 }
