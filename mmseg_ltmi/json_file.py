@@ -1,4 +1,4 @@
-"""Reads a small JSON file that may come from anywhere."""
+"""Writes a small JSON file, and reads one that may come from anywhere."""
 
 from __future__ import annotations
 
@@ -8,6 +8,18 @@ from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 64 * 2**20
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a value, and the folder if need be; a reader never sees half a file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'{path.name}.{os.getpid()}.part')
+    try:
+        part.write_text(json.dumps(value, indent=1) + '\n')
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_json(path: str | Path, remedy: str) -> Any:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mmseg_ltmi.json_file import read_json
+from mmseg_ltmi.json_file import read_json, write_json
 
 from .iou_rule import iou_scores
 
@@ -59,10 +58,8 @@ class OperatingPoint(NamedTuple):
         return self.scores(log_posterior).max(0).indices
 
     def save(self, path: str | Path) -> None:
-        """Write JSON."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({'format': FORMAT, 'version': 1, **self._asdict()}, indent=1))
+        """Write JSON; a reader never sees half a file."""
+        write_json(path, {'format': FORMAT, 'version': 1, **self._asdict()})
 
     @classmethod
     def load(cls, source: str | Path | dict) -> OperatingPoint:

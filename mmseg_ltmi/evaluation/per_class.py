@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmseg_ltmi.json_file import write_json
 from mmseg_ltmi.priors import ClassGroups, ClassPrior, build_class_prior
 
 GROUPS = ClassGroups._fields
@@ -115,11 +115,11 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 def write_rows(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
     """Write the rows as ``.json`` (``nan`` becomes null) or ``.csv`` (``nan`` becomes empty)."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     clean = [{k: None if v != v else v for k, v in row.items()} for row in rows]
     if path.suffix == '.json':
-        path.write_text(json.dumps(clean, indent=1) + '\n')
+        write_json(path, clean)
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open('w', newline='') as file:
         writer = csv.DictWriter(file, list(clean[0]))
         writer.writeheader()

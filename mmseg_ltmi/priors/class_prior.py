@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmseg_ltmi.json_file import read_json
+from mmseg_ltmi.json_file import read_json, write_json
 
 FORMAT = 'mmseg_ltmi.class_prior'
 PUBLISHED = Path(__file__).parent / 'published'
@@ -137,14 +136,7 @@ class ClassPrior:
 
     def save(self, path: str | Path) -> None:
         """Write JSON; a reader never sees half a file."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f'{path.name}.{os.getpid()}.part')
-        try:
-            part.write_text(json.dumps(self.to_dict(), indent=1) + '\n')
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_json(path, self.to_dict())
 
     @classmethod
     def load(cls, name: str | Path) -> ClassPrior:
