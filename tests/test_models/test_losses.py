@@ -83,6 +83,12 @@ def test_module_is_feature_term_plus_temperature_term(own_key):
     assert torch.allclose(loss.log_temperature.grad, log_t.grad, rtol=1e-5)
 
 
+def test_own_keys_are_told_by_identities():
+    q, y, k, ky, log_prior, _, _ = problem()
+    with pytest.raises(ValueError, match=r'own_key=False\) needs query_ids'):
+        GMLLoss(5, own_key=False)(q, y, k, ky, log_prior)
+
+
 @pytest.mark.parametrize('learn', [True, False])
 def test_a_checkpoint_with_a_scalar_temperature_loads(learn):
     loss = GMLLoss(5, learn_temperature=learn)

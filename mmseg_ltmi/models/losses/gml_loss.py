@@ -29,10 +29,10 @@ class GMLLoss(nn.Module):
         temperature: T at the start, > 0.
         learn_temperature: whether T is a parameter; otherwise it stays as it is.
         loss_weight: factor of both terms (beta).
-        own_key: whether a query's own key counts in L_con as well; without it identities must be
-            given. With self keys it is the query
-            itself: it outweighs the rest of its class, most of all for a query that is far from
-            them, and pulls nowhere. A teacher's key is another feature, which does pull.
+        own_key: whether a query's own key counts in L_con as well; if not, identities must be
+            given. With self keys it is the query itself: it outweighs the rest of its class, most
+            of all for a query that is far from them, and pulls nowhere. A teacher's key is another
+            feature, which does pull.
 
     Raises:
         ValueError: ``temperature`` is not positive.
@@ -101,7 +101,13 @@ class GMLLoss(nn.Module):
         query_ids: Tensor | None = None,
         key_ids: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The loss, and the class log-likelihoods (N, C) of the queries without graph."""
+        """The loss, and the class log-likelihoods (N, C) of the queries without graph.
+
+        Raises:
+            ValueError: no identities, where a query's own key must not count.
+        """
+        if not self.own_key and query_ids is None:
+            raise ValueError('GMLLoss(own_key=False) needs query_ids and key_ids to know own keys')
         with torch.autocast(query.device.type, enabled=False):
             query, key = at_least_float32(query), at_least_float32(key)
             mixture = class_mixture(
