@@ -114,6 +114,8 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.folds == 1 or args.folds < 0:
         parser.error('--folds takes 2 or more')
+    if args.max_values < 1:
+        parser.error('--max-values takes 1 or more')
     if not args.checkpoint.is_file():
         parser.error(f'there is no checkpoint {args.checkpoint}')
     if args.folds:

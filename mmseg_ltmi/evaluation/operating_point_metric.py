@@ -40,7 +40,8 @@ class OperatingPointMetric(BaseMetric):
         rules: decisions to measure as they are, by name.
         folds: K.
         taus: ascending values of ``tau_test``.
-        max_values: posteriors that are kept at most, pixels times classes; 0 keeps none.
+        max_values: posteriors that are kept at most, pixels times classes; 0 keeps none, and no
+            IoU rule can be fitted.
         ignore_index: label that takes no part.
         seed: of the sample.
 
@@ -49,6 +50,9 @@ class OperatingPointMetric(BaseMetric):
         rule_areas: float64 (4, C) of each rule, by name.
         tau_image_miou: float64 (T,), :func:`image_miou` at each tau, mean over the images.
         rule_image_miou: the same of each rule, by name.
+
+    Raises:
+        ValueError: more folds than images, or room for less than a pixel of an image.
     """
 
     def __init__(
@@ -65,6 +69,11 @@ class OperatingPointMetric(BaseMetric):
         super().__init__(collect_device='cpu', prefix='operating_point')
         if not 1 <= folds <= num_images:
             raise ValueError(f'folds={folds} of {num_images} images: use 1 to {num_images}')
+        if 0 < max_values < num_images * prior.num_classes:
+            raise ValueError(
+                f'max_values={max_values} has no room for a pixel of each of {num_images} images, '
+                f'{prior.num_classes} values each: give {num_images * prior.num_classes} or more'
+            )
         self.prior = prior
         self.log_prior = prior.log_probs()
         self.num_images = num_images
@@ -103,19 +112,18 @@ class OperatingPointMetric(BaseMetric):
                 self.rule_areas[name] += of_rules[-1]
             self._image_miou.append(image_miou(torch.stack([*at_taus, *of_rules])))
             if self.pixels_per_image:
-                self._keep(logits, label, fold)
+                self._keep(logits, known, fold)
             self.results.append(None)
 
     def _keep(self, logits: Tensor, label: Tensor, fold: int) -> None:
-        flat = logits.flatten(1)
-        place = (label.flatten() != self.ignore_index).nonzero()[:, 0]
-        label = label.flatten()[place]
+        place = (label < len(logits)).nonzero()[:, 0]
+        label = label[place]
         count = label.bincount(minlength=self.prior.num_classes)
         room = self.pixels_per_image / (count > 0).sum().clamp(min=1)
         chance = (room / count[label]).clamp(max=1)
         draw = torch.rand(len(chance), generator=self.generator).to(chance.device)
         kept = draw < chance
-        posterior = flat[:, place[kept]].float().softmax(0).T
+        posterior = logits.flatten(1)[:, place[kept]].float().softmax(0).T
         self._sample.append((posterior.cpu(), label[kept].cpu(), 1 / chance[kept].cpu(), fold))
 
     @property
@@ -130,7 +138,13 @@ class OperatingPointMetric(BaseMetric):
         return dict(zip(self.rules, means.tolist(), strict=True))
 
     def fit(self, left_out: int | None = None) -> IoURule:
-        """The IoU rule of the sample, without the pixels of one fold."""
+        """The IoU rule of the sample, without the pixels of one fold.
+
+        Raises:
+            ValueError: nothing was kept.
+        """
+        if not self.pixels_per_image:
+            raise ValueError('the IoU rule needs kept posteriors, but max_values is 0')
         return fit_iou_rule(*self.sample(lambda fold: fold != left_out))
 
     def sample(self, wanted: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:

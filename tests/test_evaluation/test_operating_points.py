@@ -226,6 +226,28 @@ def test_cross_fitting_measures_what_the_other_folds_chose():
         OperatingPointMetric(metric.prior, 6, folds=9)
 
 
+def test_labels_of_no_class_take_no_part():
+    metric, world = gather(folds=2)
+    other = OperatingPointMetric(metric.prior, len(world), folds=2, max_values=2**20)
+    for logits, label in world:
+        label = label.where(label != 255, 7)
+        label[0, 0] = -1
+        sample = {'seg_logits': {'data': logits}, 'gt_sem_seg': {'data': label[None]}}
+        other.process({}, [sample])
+    assert choosing.candidates(other) == choosing.candidates(metric)
+    ours, theirs = choosing.cross_fitted(other), choosing.cross_fitted(metric)
+    assert all(torch.equal(ours[name], areas) for name, areas in theirs.items())
+
+
+def test_too_little_room_for_the_sample():
+    prior = ClassPrior([80, 15, 5])
+    with pytest.raises(ValueError, match='max_values=17 .* 6 images, 3 values each: give 18 or'):
+        OperatingPointMetric(prior, 6, max_values=17)
+    assert OperatingPointMetric(prior, 6, max_values=18).pixels_per_image == 1
+    with pytest.raises(ValueError, match='max_values is 0'):
+        gather(max_values=0)[0].fit()
+
+
 def test_miou_of_an_image_by_hand():
     # Class 0: 3 of 4; class 1: 1 of 2; class 2 in neither.
     areas = torch.tensor([[3.0, 1, 0], [4, 2, 0], [3, 2, 0], [4, 1, 0]])
