@@ -18,7 +18,8 @@ and operating point. What is finished stays; the same command resumes what is no
 may share a study, one for each GPU for instance: a run is locked by whoever trains it. At the end,
 and with --tables at any time, OUT/comparison has a table and plots of all finished runs for each
 way to read the posterior, as tools/analysis/compare_runs.py makes them; differences are to the
-first row.
+first row. Under another judge all runs are judged anew. A run of another config than FILE says now,
+or of an earlier run that it needed, is neither gone on with nor compared.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ import argparse
 import copy
 import csv
 import fcntl
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from shutil import rmtree
 from typing import IO, Any, NamedTuple
@@ -44,12 +45,19 @@ from mmengine.config import Config
 
 from mmseg_ltmi.evaluation.per_class import COLUMNS
 from mmseg_ltmi.evaluation.run_comparison import across_readings, by_name, read_run
+from mmseg_ltmi.json_file import read_json, write_json
 from mmseg_ltmi.utils.comparison import compare
 
 TOOLS = Path(__file__).parent
 KEYS = {'base', 'common', 'rows', 'seeds', 'judge'}
 ROW_KEYS = {'base', 'change', 'seeds', 'needs'}
 FINISHED = 'finished.json'
+"""In a trained run's folder: the arguments it was judged by, or None before."""
+BEGUN = 'begun.json'
+"""In a run's folder: when it was begun, and when those that it needs were."""
+LOCK = 'lock'
+CHECKPOINT = 'last_checkpoint'
+POINT = 'operating_point'
 
 
 class Run(NamedTuple):
@@ -78,8 +86,25 @@ class Run(NamedTuple):
 
     def is_finished(self, judge: list[str]) -> bool:
         """Whether it is trained, and judged by these arguments."""
-        file = self.folder / FINISHED
-        return file.exists() and json.loads(file.read_text()) == dict(judge=list(judge))
+        return self.record(FINISHED) == dict(judge=list(judge))
+
+    def record(self, name: str) -> dict:
+        """A file of its folder; {} without one."""
+        file = self.folder / name
+        return read_json(file, 'remove it, and the run goes on') if file.exists() else {}
+
+    def outdated(self) -> str:
+        """In what it is not the run that the study has now; '' if it is, or is not begun."""
+        if self.file.exists():
+            changed = difference(Config.fromfile(self.file).to_dict(), self.config.to_dict())
+            if changed:
+                return f'was begun with another config, {changed}'
+        then = self.record(BEGUN).get('needs', {})
+        for run in self.needs:
+            now = run.record(BEGUN).get('time')
+            if then.get(run.name, now) != now:
+                return f'was begun with an earlier {run.name}'
+        return ''
 
 
 def main() -> None:
@@ -97,15 +122,16 @@ def main() -> None:
         parser.error('--workers takes 1 or more')
     out = args.out or Path('work_dirs', args.file.stem)
     signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup makes it
+        signal.signal(signal.SIGHUP, stop)
     failed = []
     try:
         study = read_study(args.file)
         runs = plan(study, args.file.parent, out)
-        judge = study.get('judge', [])
         if not args.tables:
             wanted = list(chosen(runs, args.rows, args.seeds))
             refuse_changes(wanted)
-            failed = Workers(judge, args.workers).work(wanted)
+            failed = Workers(study.judge, args.workers).work(wanted)
         make_tables(finished(runs, study), out)
     except (OSError, ValueError) as error:
         failed.append(str(error))
@@ -116,15 +142,16 @@ def main() -> None:
 
 
 def stop(*_: Any) -> None:
-    """SIGTERM ends a study as Ctrl-C does, also where a shell made it ignore that."""
+    """SIGTERM and a terminal that closes end a study as Ctrl-C does, even where that is ignored."""
     raise KeyboardInterrupt
 
 
 def read_study(file: Path) -> Config:
-    """The study's file, with its rows complete.
+    """The study's file, with its rows and its judge complete.
 
     Raises:
-        ValueError: no rows; keys that a study or a row does not have, or a missing one.
+        ValueError: no rows; keys that a study or a row does not have, or a missing one; a judge
+            that is no list of arguments.
     """
     study = Config.fromfile(file)
     rows = study.get('rows')
@@ -146,6 +173,12 @@ def read_study(file: Path) -> Config:
         needed = row.get('needs')
         if needed is not None and (needed not in rows or 'needs' in rows[needed]):
             raise ValueError(f'row {name!r} needs {needed!r}: name a row that needs none itself')
+    judge = study.get('judge', [])
+    if not isinstance(judge, (list, tuple)) or not all(
+        isinstance(argument, (str, int, float)) for argument in judge
+    ):
+        raise ValueError(f"judge of {file} must be a list as ['--folds', '5'], but is {judge!r}")
+    study.judge = [str(argument) for argument in judge]
     return study
 
 
@@ -184,25 +217,26 @@ def chosen(runs: list[Run], rows: list[str] | None, seeds: list[int] | None) -> 
     """The runs of some rows and seeds; None takes all.
 
     Raises:
-        ValueError: a row that is not there.
+        ValueError: a row or a seed that is not there.
     """
-    known = list(dict.fromkeys(run.row for run in runs))
-    unknown = set(rows or ()) - set(known)
-    if unknown:
-        raise ValueError(f'no row {sorted(unknown)}: the study has {known}')
+    for what, wanted in (('row', rows), ('seed', seeds)):
+        known = list(dict.fromkeys(getattr(run, what) for run in runs))
+        unknown = set(wanted or ()) - set(known)
+        if unknown:
+            raise ValueError(f'no {what} {sorted(unknown)}: the study has {known}')
     for run in runs:
         if (rows is None or run.row in rows) and (seeds is None or run.seed in seeds):
             yield run
 
 
-def refuse_changes(runs: list[Run]) -> None:
-    """Raise ValueError for a run that was begun with another config."""
-    for run in (run for run in runs if run.file.exists()):
-        changed = difference(Config.fromfile(run.file).to_dict(), run.config.to_dict())
-        if changed:
+def refuse_changes(runs: Iterable[Run]) -> None:
+    """Raise ValueError for a run, or one that it needs, that the study does not have any more."""
+    for run in {run.name: run for wanted in runs for run in (*wanted.needs, wanted)}.values():
+        reason = run.outdated()
+        if reason:
             raise ValueError(
-                f'{run.name} was begun with another config, {changed}: remove {run.folder} and '
-                f'{run.file} to train it again, or give the row another name'
+                f'{run.name} {reason}: remove {run.folder} and {run.file} to train it again, or '
+                'give the row another name'
             )
 
 
@@ -245,12 +279,14 @@ class Workers:
             try:
                 for run in runs:
                     self.futures[run.name] = pool.submit(self.do, run)
-                return [reason for run in runs if (reason := self.futures[run.name].result())]
+                reasons = [(run, self.futures[run.name].result()) for run in runs]
             except BaseException:
                 self.stopped.set()
                 for child in list(self.children):
                     child.terminate()
                 raise
+        # Another process may have finished what it was at.
+        return [reason for run, reason in reasons if reason and not run.is_finished(self.judge)]
 
     def do(self, run: Run) -> str:
         """Train and judge one; why it did not finish."""
@@ -265,35 +301,57 @@ class Workers:
         for other in run.needs:
             if other.name in self.futures:
                 self.futures[other.name].result()
+            while in_use(other) and not self.stopped.wait(1):
+                pass  # another process is at it
             if not other.is_finished(self.judge):
                 return f'{run.name}: needs {other.name}, which is not finished'
         run.folder.mkdir(parents=True, exist_ok=True)
-        with (run.folder / 'lock').open('w') as lock:
+        with (run.folder / LOCK).open('w') as lock:
             if not locked(lock):
                 return f'{run.name}: another process is at it'
             if run.is_finished(self.judge):
                 return ''
             begin(run)
-            for name in ('train', 'judge'):
-                if name == 'train' and (run.folder / FINISHED).exists():
-                    continue
-                print(f'{run.name}: {name}', flush=True)
-                start, log = time.time(), run.folder / f'{name}.log'
-                if self.call(self.command(name, run), log, lock.fileno()):
-                    return '' if self.stopped.is_set() else f'{run.name}: see {log}'
-                print(f'{run.name}: {name} took {time.time() - start:.0f} s', flush=True)
-            (run.folder / FINISHED).write_text(json.dumps(dict(judge=list(self.judge))))
+            return self.train_run(run, lock) or self.judge_run(run, lock)
+
+    def train_run(self, run: Run, lock: IO) -> str:
+        """Train a run, if it is not trained; why it did not finish."""
+        if (run.folder / FINISHED).exists():
+            return ''
+        reason = self.step('train', run, lock, ['train.py', '--resume'])
+        if reason:
+            return reason
+        if not (run.folder / CHECKPOINT).exists():
+            return f'{run.name}: {run.file} leaves no checkpoint behind: give it a CheckpointHook'
+        write_json(run.folder / FINISHED, dict(judge=None))
         return ''
 
-    def command(self, name: str, run: Run) -> list[str]:
-        """The tool's command line."""
+    def judge_run(self, run: Run, lock: IO) -> str:
+        """Judge a trained run; why it did not finish."""
+        # It names the checkpoint where it was written; the folder may have been moved.
+        checkpoint = Path((run.folder / CHECKPOINT).read_text().strip()).name
+        # What another judge found stays until there is something to put in its place.
+        new, old = run.folder / 'judging', run.folder / POINT
+        rmtree(new, ignore_errors=True)
+        command = ['choose_operating_point.py', run.folder / checkpoint, '--out', new, *self.judge]
+        reason = self.step('judge', run, lock, command)
+        if not reason:
+            write_json(run.folder / FINISHED, dict(judge=None))
+            rmtree(old, ignore_errors=True)
+            new.replace(old)
+            write_json(run.folder / FINISHED, dict(judge=self.judge))
+        return reason
+
+    def step(self, name: str, run: Run, lock: IO, command: list[Any]) -> str:
+        """Run a tool with the run's config and folder; why it did not finish."""
+        print(f'{run.name}: {name}', flush=True)
+        start, log = time.time(), run.folder / f'{name}.log'
+        tool, *arguments = map(str, command)
         place = [str(run.file), '--work-dir', str(run.folder)]
-        if name == 'train':
-            return ['train.py', *place, '--resume']
-        checkpoint = (run.folder / 'last_checkpoint').read_text().strip()
-        rmtree(run.folder / 'operating_point', ignore_errors=True)
-        point = ['--out', str(run.folder / 'operating_point')]
-        return ['choose_operating_point.py', *place, checkpoint, *point, *self.judge]
+        if self.call([tool, *place, *arguments], log, lock.fileno()):
+            return 'stopped' if self.stopped.is_set() else f'{run.name}: see {log}'
+        print(f'{run.name}: {name} took {time.time() - start:.0f} s', flush=True)
+        return ''
 
     def call(self, command: list[str], log: Path, lock: int) -> int:
         """Run a tool; its exit status."""
@@ -312,54 +370,94 @@ class Workers:
         return status
 
 
-def locked(file: IO) -> bool:
+def locked(file: IO, patience: float = 10) -> bool:
     """Lock it; whether that went well. The children of a study that was stopped take a moment."""
-    for _ in range(20):
+    end = time.monotonic() + patience
+    while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
             time.sleep(0.5)
-    return False
+
+
+def in_use(run: Run) -> bool:
+    """Whether a process is at it."""
+    try:
+        with (run.folder / LOCK).open('r+') as lock:
+            return not locked(lock, patience=0)
+    except FileNotFoundError:
+        return False
 
 
 def begin(run: Run) -> None:
-    """Write the run's config, if it is not there."""
+    """Write the run's config and what it is begun with, if they are not there.
+
+    Raises:
+        ValueError: a config that a file cannot hold.
+    """
     if not run.file.exists():
         run.file.parent.mkdir(exist_ok=True)
         unfinished = run.file.with_suffix('.tmp.py')
         run.config.dump(unfinished)
+        try:
+            changed = difference(run.config.to_dict(), Config.fromfile(unfinished).to_dict())
+        except Exception as error:  # a NameError for instance, of inf
+            changed = str(error)
+        if changed:
+            raise ValueError(
+                f'{unfinished} does not hold what the study says ({changed}): a config takes '
+                'finite numbers, texts, lists and dicts'
+            )
         unfinished.replace(run.file)
+    if not any((run.folder / name).exists() for name in (BEGUN, FINISHED)):
+        needs = {other.name: other.record(BEGUN).get('time') for other in run.needs}
+        write_json(run.folder / BEGUN, dict(time=datetime.now().isoformat(), needs=needs))
 
 
 def finished(runs: list[Run], study: Config) -> list[Run]:
-    """The finished runs in the order of the file, whose first row the others are compared with."""
-    rows, judge = list(study.rows), study.get('judge', [])
-    return sorted(
-        (run for run in runs if run.is_finished(judge)), key=lambda run: rows.index(run.row)
-    )
+    """The finished runs in the order of the file, whose first row the others are compared with.
+
+    Those that are not the study's any more are named and left out.
+    """
+    found = []
+    for run in sorted(runs, key=lambda run: list(study.rows).index(run.row)):
+        if run.is_finished(study.judge):
+            reason = run.outdated()
+            if reason:
+                print(f'left out of the tables: {run.name} {reason}', file=sys.stderr)
+            else:
+                found.append(run)
+    return found
 
 
 def make_tables(runs: list[Run], out: Path) -> None:
-    """Compare runs for each way to read the posterior."""
+    """Compare runs for each way to read the posterior.
+
+    Raises:
+        ValueError: none.
+    """
+    if not runs:
+        raise ValueError(f'{out} has no finished run of this study and its judge to compare')
     readings: dict[str, list[Any]] = {}
     for trained in runs:
-        for file in sorted((trained.folder / 'operating_point' / 'per_class').glob('*.json')):
+        for file in sorted((trained.folder / POINT / 'per_class').glob('*.json')):
             found = read_run(file)._replace(name=trained.row, seed=str(trained.seed))
             readings.setdefault(file.stem, []).append(found)
     groups = {reading: by_name(found) for reading, found in readings.items()}
     for reading, group in groups.items():
         print(f'\n## {reading}\n\n{compare(group, out / "comparison" / reading)}')
-    if groups:
-        table = across_readings(groups)
-        (out / 'comparison' / 'readings.md').write_text(table + '\n')
-        print(f'\n## All readings\n\n{table}')
-        with (out / 'comparison' / 'runs.csv').open('w', newline='') as file:
-            writer = csv.writer(file)
-            writer.writerow(['reading', 'row', 'seed', *COLUMNS])
-            for reading, found in readings.items():
-                for run in found:
-                    writer.writerow([reading, run.name, run.seed, *run.scores.values()])
+    table = across_readings(groups)
+    (out / 'comparison' / 'readings.md').write_text(table + '\n')
+    print(f'\n## All readings\n\n{table}')
+    with (out / 'comparison' / 'runs.csv').open('w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow(['reading', 'row', 'seed', *COLUMNS])
+        for reading, found in readings.items():
+            for run in found:
+                writer.writerow([reading, run.name, run.seed, *run.scores.values()])
 
 
 if __name__ == '__main__':

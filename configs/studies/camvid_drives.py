@@ -1,6 +1,6 @@
 # Is the contrast worth it, and how much of it? Each of the two other drives of the train split held
 # out in turn; camvid.py's own rows have the third. The held-out drive alone judges, cross-fitted in
-# five folds.
+# five folds. Compare rows of one drive: the table's differences are to the first row, of the first.
 #   python tools/study.py configs/studies/camvid_drives.py --workers 2
 _base_ = './_base_/held_out_drive.py'
 base = '../camvid/ltmi_fpn-lite0_600_camvid-192x192.py'
