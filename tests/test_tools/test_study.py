@@ -1,15 +1,12 @@
 """tools/study.py: the grid, interruption, failures and tables."""
 
-import itertools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from pathlib import Path
 
 import pytest
 from mmengine.config import Config
@@ -136,196 +133,11 @@ def test_a_study_is_stopped_fails_goes_on_and_is_compared(folder):
     assert len(kept) > 6 and all(file.read_bytes() == text for file, text in kept.items())
 
 
-@pytest.fixture
-def study(monkeypatch):
-    """The tool as a module."""
+@pytest.mark.parametrize('before', [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_terminal_that_closes_stops_a_study(tmp_path, monkeypatch, before):
     monkeypatch.syspath_prepend(TOOL.parent)
     import study
 
-    return study
-
-
-def test_what_makes_no_study(tmp_path, study):
-    text = STUDY.format(prior='prior.json')
-    for old, new, message in (
-        ('seeds = (0, 1)', 'seed = 0', 'may have'),
-        ('seeds=(0,)', 'sed=(0,)', "row 'weights' has"),
-        ('seeds = (0, 1)', 'seeds = 0', "seeds of row 'ce' must be a list"),
-        ("base = 'base.py'", '', "row 'ce' has no base"),
-        ('rows = ', '_rows = ', 'must have rows='),
-        ('ce=dict()', 'ce=None', 'must have rows='),
-        ('ce=dict()', "ce=dict(needs='x')", "row 'ce' needs 'x': name a row"),
-        ('ce=dict()', "ce=dict(needs='ce')", "row 'ce' needs 'ce': name a row"),
-        ("['--report', 'test', '--folds', '2']", "'--folds 2'", "judge of .* but is '--folds 2'"),
-        ("'--folds', '2'", "['--folds', '2']", 'judge of .* must be a list'),
-    ):
-        (tmp_path / 'a.py').write_text(text.replace(old, new))
-        with pytest.raises(ValueError, match=message):
-            study.read_study(tmp_path / 'a.py')
-    misfit = 'ce=dict(change=dict(model=dict(type=dict(a=1))))'
-    (tmp_path / 'a.py').write_text(text.replace('ce=dict()', misfit))
-    (tmp_path / 'base.py').write_text(f"_base_ = '{BASE}'")
-    with pytest.raises(ValueError, match=r"row 'ce' does not fit base\.py"):
-        study.plan(study.read_study(tmp_path / 'a.py'), tmp_path, tmp_path)
-
-
-def test_rows_and_seeds_are_chosen_and_changes_named(tmp_path, study):
-    (tmp_path / 'a.py').write_text(STUDY.format(prior='prior.json'))
-    (tmp_path / 'base.py').write_text(f"_base_ = '{BASE}'")
-    runs = study.plan(study.read_study(tmp_path / 'a.py'), tmp_path, tmp_path)
-    assert [run.name for run in runs] == ['ce-seed0', 'weights-seed0', 'ce-seed1']
-    assert [run.name for run in study.chosen(runs, ['ce'], [1])] == ['ce-seed1']
-    with pytest.raises(ValueError, match=r"no row \['x'\]: the study has \['ce', 'weights'\]"):
-        list(study.chosen(runs, ['x'], None))
-    with pytest.raises(ValueError, match=r'no seed \[7\]: the study has \[0, 1\]'):
-        list(study.chosen(runs, None, [0, 7]))
-    with pytest.raises(ValueError, match='has no finished run'):
-        study.make_tables([], tmp_path)
-    for old, new, message in (
-        ({'a': {'b': 1}}, {'a': {'b': 2}}, 'a.b=1, now 2'),
-        ({'a': {'b': 1}}, {'a': {}}, 'a.b is gone'),
-        ({'a': {}}, {'a': {'b': 1}}, 'a.b is new'),
-        ({'a': [1, {'b': 2}]}, {'a': [1, {'b': 3}]}, 'a[1].b=2, now 3'),
-        ({'a': (1, 2)}, {'a': (1, 2)}, ''),
-    ):
-        assert study.difference(old, new) == message
-
-
-@pytest.fixture
-def needy(tmp_path, study):
-    """A study whose row ce needs weights, and its runs."""
-    text = STUDY.format(prior='prior.json').replace('ce=dict()', "ce=dict(needs='weights')")
-    (tmp_path / 'a.py').write_text(text)
-    (tmp_path / 'base.py').write_text(f"_base_ = '{BASE}'")
-    grid = Config(dict(study.read_study(tmp_path / 'a.py'), judge=[]))
-    return grid, study.plan(grid, tmp_path, tmp_path)
-
-
-def written(command):
-    """What a tool that is only seemingly run leaves behind."""
-    if '--out' in command:
-        Path(command[command.index('--out') + 1]).mkdir()
-    return 0
-
-
-def test_a_run_waits_for_what_it_needs(needy, study, monkeypatch):
-    grid, runs = needy
-    assert [run.name for run in runs] == ['weights-seed0', 'ce-seed0', 'ce-seed1']
-    trained, status = [], dict(train=1)
-
-    def call(command, *_):
-        if command[0] == 'train.py':
-            time.sleep(0.2)
-            trained.append(command[-2])
-        return written(command) or status['train']
-
-    for run in runs:
-        run.folder.mkdir(parents=True)
-        (run.folder / 'last_checkpoint').write_text('a.pth')
-    for status['train'], expected in ((1, 3), (0, 0)):
-        workers = study.Workers([], 3)
-        monkeypatch.setattr(workers, 'call', call)
-        log = workers.work(runs)
-        assert len(log) == expected
-        assert trained[0] == str(runs[0].folder)
-        assert all('needs weights-seed0, which is not' in reason for reason in log[1:])
-    # In the tables the first row of the file is the first.
-    done = study.finished(runs, grid)
-    assert [run.name for run in done] == ['ce-seed0', 'ce-seed1', 'weights-seed0']
-    assert len(trained) == 4  # the first one twice, none of the others before it was finished
-    assert 'needs weights-seed0' in study.Workers(['other'], 1).do(runs[1])
-
-
-def test_a_run_waits_for_what_another_process_trains(needy, study, monkeypatch):
-    _, (needed, run, _) = needy
-    workers, log = study.Workers([], 1), []
-    monkeypatch.setattr(workers, 'call', lambda command, *_: written(command))
-    for each in (needed, run):
-        each.folder.mkdir(parents=True)
-        (each.folder / 'last_checkpoint').write_text('a.pth')
-    with (needed.folder / 'lock').open('w') as other:
-        assert study.locked(other)
-        thread = threading.Thread(target=lambda: log.append(workers.do(run)))
-        thread.start()
-        thread.join(1)
-        assert thread.is_alive() and not (run.folder / 'begun.json').exists()
-        study.write_json(needed.folder / 'finished.json', dict(judge=[]))
-    thread.join(10)
-    assert log == [''] and run.is_finished([])
-
-
-def test_a_run_belongs_to_what_it_needed(needy, study, monkeypatch, capsys):
-    grid, runs = needy
-    for run in runs:
-        run.folder.mkdir(parents=True)
-        (run.folder / 'last_checkpoint').write_text('a.pth')
-    workers = study.Workers([], 1)
-    monkeypatch.setattr(workers, 'call', lambda command, *_: written(command))
-    assert workers.work(runs) == [] and len(study.finished(runs, grid)) == 3
-    study.refuse_changes(runs)
-    shutil.rmtree(runs[0].folder)
-    message = 'ce-seed0 was begun with an earlier weights-seed0: remove'
-    with pytest.raises(ValueError, match=message):
-        study.refuse_changes(runs[1:])
-    runs[0].folder.mkdir()
-    (runs[0].folder / 'last_checkpoint').write_text('a.pth')
-    assert workers.do(runs[0]) == ''
-    with pytest.raises(ValueError, match=message):
-        study.refuse_changes(runs[1:])
-    assert [run.name for run in study.finished(runs, grid)] == ['weights-seed0']
-    assert 'left out of the tables: ce-seed1 was begun with an earlier' in capsys.readouterr().err
-    # What a wanted run needs is looked at as well.
-    runs[0].config.train_cfg.max_iters += 1
-    with pytest.raises(ValueError, match=r'weights-seed0 was begun with another.*max_iters=400'):
-        study.refuse_changes(runs[1:])
-    assert study.finished(runs[:1], grid) == []
-    assert 'weights-seed0 was begun with another config' in capsys.readouterr().err
-
-
-def test_a_run_belongs_to_one_process_and_one_way_to_judge(tmp_path, study, monkeypatch):
-    run = study.Run('a', 0, tmp_path / 'runs/a-seed0', tmp_path / 'configs/a-seed0.py', Config())
-    workers = study.Workers(['--report', 'test'], 1)
-    calls = []
-
-    def call(command, *_):
-        calls.append(command[0])
-        assert 'train.py' in command or str(run.folder / 'a.pth') in command
-        return written(command)
-
-    monkeypatch.setattr(workers, 'call', call)
-    seconds = itertools.count()
-    monkeypatch.setattr(study.time, 'monotonic', lambda: next(seconds))
-    monkeypatch.setattr(study.time, 'sleep', lambda _: None)
-    assert 'leaves no checkpoint behind' in workers.do(run)
-    (run.folder / 'last_checkpoint').write_text('/before/it/was/moved/a.pth')
-    with (run.folder / 'lock').open('w') as other:
-        assert study.locked(other)
-        assert 'another process is at it' in workers.do(run)
-    del calls[:]
-    assert workers.do(run) == '' and calls == ['train.py', 'choose_operating_point.py']
-    assert workers.do(run) == '' and len(calls) == 2
-    # Another judge looks again at what is trained.
-    workers.judge = ['--report', 'val']
-    assert not run.is_finished(workers.judge)
-    assert workers.do(run) == '' and calls[2:] == ['choose_operating_point.py']
-    # One that is stopped is judged by nobody, nor is one whose record is broken.
-    monkeypatch.setattr(workers, 'call', lambda *_: 1)
-    workers.judge = ['--report', 'train']
-    assert 'judge.log' in workers.do(run) and run.is_finished(['--report', 'val'])
-    (run.folder / 'finished.json').write_text('{"judge": [')
-    assert 'finished.json is no complete JSON' in workers.do(run)
-
-
-def test_a_config_that_no_file_holds(tmp_path, study):
-    config = Config(dict(weight=float('inf')))
-    run = study.Run('a', 0, tmp_path / 'runs/a-seed0', tmp_path / 'configs/a-seed0.py', config)
-    log = study.Workers([], 1).do(run)
-    assert 'a-seed0.tmp.py does not hold what the study says' in log and 'inf' in log
-    assert not run.file.exists()
-
-
-@pytest.mark.parametrize('before', [signal.SIG_DFL, signal.SIG_IGN])
-def test_a_terminal_that_closes_stops_a_study(tmp_path, study, monkeypatch, before):
     taken = {signal.SIGHUP: before}
     monkeypatch.setattr(signal, 'signal', taken.__setitem__)
     monkeypatch.setattr(signal, 'getsignal', taken.get)

@@ -1,0 +1,177 @@
+"""Trains and judges runs by the tools, several at a time and beside other processes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from shutil import move, rmtree
+from tempfile import TemporaryDirectory
+from typing import IO, Any
+
+from .run import CHECKPOINT, Run, holds_points
+
+LOCK = 'lock'
+PATIENCE = 30.0
+"""Seconds that another process may take from one run to the next."""
+
+
+class Workers:
+    """Trains and judges runs, several at a time.
+
+    Args:
+        tools: folder with train.py and choose_operating_point.py.
+        judge: arguments of choose_operating_point.py.
+        number: runs at a time.
+    """
+
+    def __init__(self, tools: Path, judge: list[str], number: int) -> None:
+        self.tools = tools
+        self.judge = judge
+        self.number = number
+        # Beside each other, each takes its share of the cores.
+        threads = str(max(1, (os.cpu_count() or 1) // number))
+        self.environment = {'OMP_NUM_THREADS': threads, **os.environ}
+        self.children: set[subprocess.Popen] = set()
+        self.stopped = threading.Event()
+        self.futures: dict[str, Future[str]] = {}
+
+    def work(self, runs: list[Run]) -> list[str]:
+        """Do them all; names of those that did not finish, and why."""
+        with ThreadPoolExecutor(self.number) as pool:
+            try:
+                for run in runs:
+                    self.futures[run.name] = pool.submit(self.do, run)
+                reasons = [(run, self.futures[run.name].result()) for run in runs]
+            except BaseException:
+                self.stopped.set()
+                for child in list(self.children):
+                    child.terminate()
+                raise
+        # Another process may have finished what it was at.
+        return [reason for run, reason in reasons if reason and not run.is_finished(self.judge)]
+
+    def do(self, run: Run) -> str:
+        """Train and judge one; why it did not finish."""
+        try:
+            return self._do(run)
+        except Exception as error:  # the other runs go on
+            return f'{run.name}: {type(error).__name__}: {error}'
+
+    def _do(self, run: Run) -> str:
+        if self.stopped.is_set() or run.is_finished(self.judge):
+            return ''
+        for other in run.needs:
+            if not self.wait_for(other):
+                return f'{run.name}: needs {other.name}, which is not finished'
+        run.folder.mkdir(parents=True, exist_ok=True)
+        with (run.folder / LOCK).open('w') as lock:
+            if not locked(lock):
+                return f'{run.name}: another process is at it'
+            if self.stopped.is_set() or run.is_finished(self.judge):
+                return ''
+            run.begin()
+            return self.train_run(run, lock) or self.judge_run(run, lock)
+
+    def wait_for(self, run: Run) -> bool:
+        """Whether a run that is needed is finished, once no process is at it."""
+        patience = PATIENCE
+        if run.name in self.futures:
+            self.futures[run.name].result()
+            patience = 0.0
+        end = time.monotonic() + patience
+        while not run.is_finished(self.judge) and not self.stopped.is_set():
+            if in_use(run):
+                end = time.monotonic() + patience
+            elif time.monotonic() >= end:
+                break
+            self.stopped.wait(1)
+        return run.is_finished(self.judge)
+
+    def train_run(self, run: Run, lock: IO) -> str:
+        """Train a run, if it is not trained; why it did not finish."""
+        if run.is_trained:
+            return ''
+        # mmengine goes on from where this leads, which a move or a kill may have broken.
+        checkpoint, said = run.checkpoint(), run.folder / CHECKPOINT
+        if checkpoint is None:
+            said.unlink(missing_ok=True)
+        else:
+            said.write_text(str(checkpoint.resolve()))
+        reason = self.step('train', run, lock, ['train.py', '--resume'])
+        if not reason and run.checkpoint() is None:
+            reason = f'{run.name}: {run.file} leaves no checkpoint behind: give it a CheckpointHook'
+        if not reason:
+            run.mark(None)
+        return reason
+
+    def judge_run(self, run: Run, lock: IO) -> str:
+        """Judge a trained run; why it did not finish."""
+        # What another judge found stays until there is something to put in its place.
+        # It is made outside the run's folder, where the newest file per class counts.
+        with TemporaryDirectory(prefix='judging-', dir=run.file.parents[1]) as folder:
+            new = Path(folder, run.name)
+            command = ['choose_operating_point.py', run.checkpoint(), '--out', new, *self.judge]
+            reason = self.step('judge', run, lock, command)
+            if not reason and not holds_points(new):
+                reason = f'{run.name}: {self.judge} wrote no operating point, see --out and --help'
+            if not reason:
+                run.mark(None)
+                rmtree(run.point, ignore_errors=True)
+                move(new, run.point)
+                run.mark(self.judge)
+        return reason
+
+    def step(self, name: str, run: Run, lock: IO, command: list[Any]) -> str:
+        """Run a tool with the run's config and folder; why it did not finish."""
+        print(f'{run.name}: {name}', flush=True)
+        start, log = time.time(), run.folder / f'{name}.log'
+        tool, *arguments = map(str, command)
+        place = [str(run.file), '--work-dir', str(run.folder)]
+        if self.call([tool, *place, *arguments], log, lock.fileno()):
+            return 'stopped' if self.stopped.is_set() else f'{run.name}: see {log}'
+        print(f'{run.name}: {name} took {time.time() - start:.0f} s', flush=True)
+        return ''
+
+    def call(self, command: list[str], log: Path, lock: int) -> int:
+        """Run a tool; its exit status."""
+        with log.open('a') as file:
+            # The child holds the lock as well: it outlives a study that is killed.
+            child = subprocess.Popen(
+                [sys.executable, self.tools / command[0], *command[1:]],
+                stdout=file, stderr=subprocess.STDOUT, env=self.environment, pass_fds=[lock],
+                start_new_session=True,
+            )  # fmt: skip
+            self.children.add(child)
+            if self.stopped.is_set():
+                child.terminate()
+            status = child.wait()
+            self.children.discard(child)
+        return status
+
+
+def locked(file: IO, patience: float = 10) -> bool:
+    """Lock it; whether that went well. The children of a study that was stopped take a moment."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.5)
+
+
+def in_use(run: Run) -> bool:
+    """Whether a process is at it."""
+    try:
+        with (run.folder / LOCK).open('r+') as lock:
+            return not locked(lock, patience=0)
+    except FileNotFoundError:
+        return False
