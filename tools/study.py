@@ -30,8 +30,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mmseg_ltmi.study import Workers, chosen, plan, read_study, refuse_changes
-from mmseg_ltmi.study.tables import finished, make_tables
+from mmseg_ltmi.study import (
+    Workers,
+    chosen,
+    finished,
+    make_tables,
+    plan,
+    read_study,
+    refuse_changes,
+)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from .run import Run
+from .run import Run, read_config
 
 KEYS = dict(base='text', common='dict', rows='dict', seeds='list', judge='list')
 ROW_KEYS = dict(base='text', change='dict', seeds='list', needs='text')
@@ -23,13 +23,15 @@ def read_study(file: Path) -> Config:
         ValueError: no rows; keys that a study or a row does not have, or a missing one; a value of
             another kind.
     """
-    study = Config.fromfile(file)
+    study = read_config(file)
     rows = study.get('rows')
     if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
         raise ValueError(f'{file} must have rows=dict(NAME=dict(...), ...)')
     shown = {key: value for key, value in study.items() if not key.startswith('_')}
     _check(str(file), shown, KEYS)
     for name, row in rows.items():
+        if Path(name).name != name:
+            raise ValueError(f'row {name!r} must have a name that a folder can have')
         _check(f'row {name!r}', row, ROW_KEYS)
         for key in ('base', 'seeds'):
             if key not in row and key not in study:
@@ -62,10 +64,11 @@ def plan(study: Config, folder: Path, out: Path) -> list[Run]:
         out: where the runs go.
 
     Raises:
-        ValueError: a change that does not fit the row's base.
+        FileNotFoundError: a base that is not there.
+        ValueError: one that is no config, or a change that does not fit it.
     """
     rows = study.rows
-    bases = {base: Config.fromfile(folder / base) for base in {row.base for row in rows.values()}}
+    bases = {base: read_config(folder / base) for base in {row.base for row in rows.values()}}
     seeds = dict.fromkeys(seed for row in rows.values() for seed in row.seeds)
     order = [(row, seed) for seed in seeds for row in rows if seed in rows[row].seeds]
     needed = {row.get('needs') for row in rows.values()}

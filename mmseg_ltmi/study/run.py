@@ -80,8 +80,8 @@ class Run(NamedTuple):
             unfinished = self.file.with_suffix('.tmp.py')
             self.config.dump(unfinished)
             try:
-                changed = difference(self.config.to_dict(), Config.fromfile(unfinished).to_dict())
-            except Exception as error:  # a NameError for instance, of inf
+                changed = difference(self.config.to_dict(), read_config(unfinished).to_dict())
+            except ValueError as error:  # of inf for instance
                 changed = str(error)
             if changed:
                 raise ValueError(
@@ -100,22 +100,25 @@ class Run(NamedTuple):
 
     def outdated(self) -> str:
         """In what it is not the run that the study has now; '' if it is, or is not begun."""
-        begun = any((self.folder / name).exists() for name in (BEGUN, CHECKPOINT, FINISHED))
+        is_begun = any((self.folder / name).exists() for name in (BEGUN, CHECKPOINT, FINISHED))
         if self.file.exists():
             try:
-                written = Config.fromfile(self.file).to_dict()
-            except Exception as error:
-                return f'has a config that cannot be read ({error})'
+                written = read_config(self.file).to_dict()
+            except ValueError as error:
+                return f'has a config that cannot be read, {error}'
             changed = difference(written, self.config.to_dict())
             if changed:
                 return f'was begun with another config, {changed}'
-        elif begun:
+        elif is_begun:
             return 'has lost the config that it was begun with'
-        if not begun:
+        if not is_begun:
             return ''
+        if self.begun is None and any(run.begun for run in self.needs):
+            return f'has lost {self.folder / BEGUN}, which says what it was begun with'
         then = self._record(BEGUN).get('needs', {})
         for run in self.needs:
-            if then.get(run.name) != run.begun:
+            # The others are seeds that its row did not have then.
+            if run.name in then and then[run.name] != run.begun:
                 return f'was begun with an earlier {run.name}'
             reason = run.outdated()
             if reason:
@@ -133,7 +136,36 @@ class Run(NamedTuple):
 
 def holds_points(folder: Path) -> bool:
     """Whether tools/choose_operating_point.py has written all its points there."""
-    return (folder / 'operating_point.json').is_file()
+    return all(any(folder.glob(name)) for name in ('operating_point.json', 'per_class/*.json'))
+
+
+def read_config(file: Path) -> Config:
+    """A config.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: what is in it is none.
+    """
+    try:
+        return Config.fromfile(file)
+    except OSError:
+        raise
+    except Exception as error:  # it is Python, so anything
+        raise ValueError(f'{file} is no config: {type(error).__name__}: {error}') from error
+
+
+def finished(runs: Iterable[Run], judge: list[str]) -> tuple[list[Run], list[str]]:
+    """The finished runs that the study still has, and why it has not the other trained ones."""
+    found, others = [], []
+    for run in (run for run in runs if run.is_trained):
+        reason = run.outdated()
+        if not reason and not run.is_finished(judge):
+            reason = f'is trained, but not judged by {judge}'
+        if reason:
+            others.append(f'{run.name} {reason}')
+        else:
+            found.append(run)
+    return found, others
 
 
 def refuse_changes(runs: Iterable[Run]) -> None:

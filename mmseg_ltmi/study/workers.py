@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -10,15 +9,16 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from shutil import move, rmtree
+from shutil import move
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 
+from .lock import in_use, locked
 from .run import CHECKPOINT, Run, holds_points
 
 LOCK = 'lock'
 PATIENCE = 30.0
-"""Seconds that another process may take from one run to the next."""
+"""Seconds that another process may take until it begins, and from one run to the next."""
 
 
 class Workers:
@@ -66,12 +66,12 @@ class Workers:
     def _do(self, run: Run) -> str:
         if self.stopped.is_set() or run.is_finished(self.judge):
             return ''
-        for other in run.needs:
+        for other in () if run.is_trained else run.needs:
             if not self.wait_for(other):
                 return f'{run.name}: needs {other.name}, which is not finished'
         run.folder.mkdir(parents=True, exist_ok=True)
         with (run.folder / LOCK).open('w') as lock:
-            if not locked(lock):
+            if not locked(lock):  # the children of a study that was stopped take a moment
                 return f'{run.name}: another process is at it'
             if self.stopped.is_set() or run.is_finished(self.judge):
                 return ''
@@ -79,14 +79,16 @@ class Workers:
             return self.train_run(run, lock) or self.judge_run(run, lock)
 
     def wait_for(self, run: Run) -> bool:
-        """Whether a run that is needed is finished, once no process is at it."""
-        patience = PATIENCE
+        """Whether a run that is needed is finished, once no process may still do it."""
+        busy, patience = '*', PATIENCE
         if run.name in self.futures:
             self.futures[run.name].result()
-            patience = 0.0
+            busy, patience = run.name, 0.0
+        elif not run.is_finished(self.judge):
+            print(f'waiting for {run.name}', flush=True)
         end = time.monotonic() + patience
         while not run.is_finished(self.judge) and not self.stopped.is_set():
-            if in_use(run):
+            if any(in_use(lock) for lock in run.folder.parent.glob(f'{busy}/{LOCK}')):
                 end = time.monotonic() + patience
             elif time.monotonic() >= end:
                 break
@@ -97,32 +99,42 @@ class Workers:
         """Train a run, if it is not trained; why it did not finish."""
         if run.is_trained:
             return ''
-        # mmengine goes on from where this leads, which a move or a kill may have broken.
-        checkpoint, said = run.checkpoint(), run.folder / CHECKPOINT
-        if checkpoint is None:
-            said.unlink(missing_ok=True)
-        else:
+        command = ['train.py']
+        said = run.folder / CHECKPOINT
+        if said.exists() and said.read_text().strip():  # empty: killed while it was written
+            checkpoint = run.checkpoint()
+            if checkpoint is None:
+                return f'{run.name}: what {said} names is gone: remove it to begin anew'
+            # mmengine goes on from where this leads, after a move too, unless there is a load_from.
             said.write_text(str(checkpoint.resolve()))
-        reason = self.step('train', run, lock, ['train.py', '--resume'])
-        if not reason and run.checkpoint() is None:
-            reason = f'{run.name}: {run.file} leaves no checkpoint behind: give it a CheckpointHook'
-        if not reason:
-            run.mark(None)
-        return reason
+            command += ['--resume', '--cfg-options', 'load_from=None']
+        reason = self.step('train', run, lock, command)
+        if reason:
+            return reason
+        checkpoint = run.checkpoint()
+        if checkpoint is None:
+            return f'{run.name}: {run.file} leaves no checkpoint behind: give it a CheckpointHook'
+        said.write_text(str(checkpoint.resolve()))
+        run.mark(None)
+        return ''
 
     def judge_run(self, run: Run, lock: IO) -> str:
         """Judge a trained run; why it did not finish."""
-        # What another judge found stays until there is something to put in its place.
-        # It is made outside the run's folder, where the newest file per class counts.
+        checkpoint = run.checkpoint()
+        if checkpoint is None:
+            return f'{run.name}: its checkpoint is gone, see {run.folder / CHECKPOINT}'
+        # What another judge found stays until there is something to put in its place, which is
+        # made outside the run's folder: there the newest file per class counts.
         with TemporaryDirectory(prefix='judging-', dir=run.file.parents[1]) as folder:
-            new = Path(folder, run.name)
-            command = ['choose_operating_point.py', run.checkpoint(), '--out', new, *self.judge]
+            new, old = Path(folder, 'new'), Path(folder, 'old')
+            command = ['choose_operating_point.py', checkpoint, '--out', new, *self.judge]
             reason = self.step('judge', run, lock, command)
             if not reason and not holds_points(new):
                 reason = f'{run.name}: {self.judge} wrote no operating point, see --out and --help'
             if not reason:
                 run.mark(None)
-                rmtree(run.point, ignore_errors=True)
+                if os.path.lexists(run.point):  # a link counts, wherever it leads
+                    move(run.point, old)
                 move(new, run.point)
                 run.mark(self.judge)
         return reason
@@ -133,8 +145,9 @@ class Workers:
         start, log = time.time(), run.folder / f'{name}.log'
         tool, *arguments = map(str, command)
         place = [str(run.file), '--work-dir', str(run.folder)]
-        if self.call([tool, *place, *arguments], log, lock.fileno()):
-            return 'stopped' if self.stopped.is_set() else f'{run.name}: see {log}'
+        status = self.call([tool, *place, *arguments], log, lock.fileno())
+        if status:
+            return f'{run.name}: see {log} (status {status})'
         print(f'{run.name}: {name} took {time.time() - start:.0f} s', flush=True)
         return ''
 
@@ -153,25 +166,3 @@ class Workers:
             status = child.wait()
             self.children.discard(child)
         return status
-
-
-def locked(file: IO, patience: float = 10) -> bool:
-    """Lock it; whether that went well. The children of a study that was stopped take a moment."""
-    end = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() >= end:
-                return False
-            time.sleep(0.5)
-
-
-def in_use(run: Run) -> bool:
-    """Whether a process is at it."""
-    try:
-        with (run.folder / LOCK).open('r+') as lock:
-            return not locked(lock, patience=0)
-    except FileNotFoundError:
-        return False

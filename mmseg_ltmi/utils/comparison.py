@@ -21,6 +21,7 @@ def compare(groups: dict[str, list[Run]], out: Path) -> str:
     rows = {name: mean_rows(group) for name, group in groups.items()}
     plot_per_class_iou(rows, out / 'iou_by_frequency.png')
     first, *others = rows
+    (out / 'difference.png').unlink(missing_ok=True)
     if others:
         plot_class_differences(
             {name: rows[name] for name in others}, rows[first], out / 'difference.png'

@@ -44,6 +44,8 @@ def runs_of(folder, *changes):
         ('base = ', '_base = ', "row 'ce' has no base"),
         ('rows = ', '_rows = ', 'must have rows='),
         ('ce=dict()', 'ce=None', 'must have rows='),
+        ('slow=dict(', "**{'a/b': dict()}, slow=dict(", "row 'a/b' must have a name that a folder"),
+        ('base = ', 'base = x, ', 'a\\.py is no config: .*x'),
         ('ce=dict()', "ce=dict(needs='x')", "row 'ce' needs 'x': name a row"),
         ('ce=dict()', "ce=dict(needs='ce')", "row 'ce' needs 'ce': name a row"),
         ('ce=dict()', "ce=dict(needs=['slow'])", "needs of row 'ce' must be a text"),

@@ -10,9 +10,9 @@ import torch
 from mmengine.config import Config
 
 from mmseg_ltmi.evaluation import class_rows, write_rows
-from mmseg_ltmi.study import Run, Workers, refuse_changes, workers
+from mmseg_ltmi.study import Run, Workers, finished, make_tables, refuse_changes, workers
+from mmseg_ltmi.study.lock import locked
 from mmseg_ltmi.study.run import difference
-from mmseg_ltmi.study.tables import finished, make_tables
 
 JUDGE = ['--report', 'test']
 
@@ -40,12 +40,18 @@ class Played(Workers):
             (folder / 'last_checkpoint').write_text(str(folder / 'a.pth'))
         else:
             out = Path(command[command.index('--out') + 1])
-            out.mkdir()
-            (out / 'operating_point.json').write_text(str(self.judge))
+            assert Path(command[3]) not in out.parents  # compare_runs takes the newest file there
+            write_points(out, str(self.judge))
         return 0
 
 
 TRAIN, CHOOSE = 'train.py', 'choose_operating_point.py'
+
+
+def write_points(folder, text=''):
+    for file in ('operating_point.json', 'per_class/natural.json'):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(text)
 
 
 def make(folder, name='a', needs=(), **config):
@@ -57,8 +63,7 @@ def make(folder, name='a', needs=(), **config):
 def hasty(monkeypatch):
     """Nobody has patience."""
     monkeypatch.setattr(workers, 'PATIENCE', 0)
-    locked = workers.locked
-    monkeypatch.setattr(workers, 'locked', lambda file, patience=0: locked(file, 0))
+    monkeypatch.setattr(workers, 'locked', lambda file: locked(file, patience=0))
 
 
 @pytest.fixture
@@ -93,12 +98,40 @@ def test_a_judge_that_fails_or_writes_nothing_loses_nothing(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['configs', 'runs']
 
 
-@pytest.mark.parametrize('lost', ['operating_point', 'finished.json', 'damaged'])
+def test_points_that_are_being_exchanged_are_of_no_judge(tmp_path, monkeypatch):
+    run = make(tmp_path)
+    assert Played().work([run]) == []
+
+    def full(*_):
+        raise OSError('the disk is full')
+
+    with monkeypatch.context() as patched:
+        patched.setattr(workers, 'move', full)
+        assert 'the disk is full' in Played(['--report', 'val']).work([run])[0]
+    assert not run.is_finished(JUDGE) and not run.is_finished(['--report', 'val'])
+    assert finished([run], JUDGE)[1] == [f'a-seed0 is trained, but not judged by {JUDGE}']
+    assert Played().work([run]) == [] and run.is_finished(JUDGE)
+
+
+def test_points_that_lie_elsewhere_are_exchanged_as_well(tmp_path):
+    run = make(tmp_path)
+    assert Played().work([run]) == []
+    shutil.move(run.point, tmp_path / 'elsewhere')
+    run.point.symlink_to(tmp_path / 'elsewhere')
+    other = Played(['--report', 'val'])
+    assert other.work([run]) == []
+    assert (run.point / 'operating_point.json').read_text() == str(other.judge)
+    assert (tmp_path / 'elsewhere/operating_point.json').read_text() == str(JUDGE)
+
+
+@pytest.mark.parametrize('lost', ['operating_point', 'per_class', 'finished.json', 'damaged'])
 def test_what_is_lost_of_a_judgement_is_made_again(tmp_path, lost):
     run = make(tmp_path)
     assert Played().work([run]) == []
     if lost == 'operating_point':
         shutil.rmtree(run.point)
+    elif lost == 'per_class':
+        shutil.rmtree(run.point / lost)
     elif lost == 'finished.json':
         (run.folder / lost).unlink()
     else:
@@ -114,6 +147,18 @@ def test_a_training_without_checkpoint_is_not_trained(tmp_path):
     assert not run.is_trained
 
 
+def test_a_checkpoint_that_is_gone(tmp_path):
+    run = make(tmp_path)
+    assert Played().work([run]) == []
+    (run.folder / 'a.pth').unlink()
+    assert 'its checkpoint is gone' in Played(['--report', 'val']).work([run])[0]
+    (run.folder / 'finished.json').unlink()
+    assert 'last_checkpoint names is gone: remove it to begin anew' in Played().work([run])[0]
+    (run.folder / 'last_checkpoint').unlink()
+    played = Played()
+    assert played.work([run]) == [] and '--resume' not in played.commands[0]
+
+
 def test_a_moved_folder_and_a_checkpoint_elsewhere(tmp_path):
     run = make(tmp_path / 'old')
     assert Played().work([run]) == []
@@ -121,29 +166,60 @@ def test_a_moved_folder_and_a_checkpoint_elsewhere(tmp_path):
     run, other = make(tmp_path / 'new'), Played(['--report', 'val'])
     assert other.work([run]) == [] and str(run.folder / 'a.pth') in other.commands[0]
     # Half trained, it goes on from its own checkpoint, in the folder or by CheckpointHook.out_dir.
-    shutil.rmtree(run.point)
+    said = run.folder / 'last_checkpoint'
     for name, place in (
         ('gone/a.pth', run.folder / 'a.pth'),
+        ('copied/a.pth', run.folder / 'a.pth'),
         ('out/b.pth', tmp_path / 'out/b.pth'),
     ):
         (run.folder / 'finished.json').unlink(missing_ok=True)
-        place.parent.mkdir(exist_ok=True)
-        place.touch()
-        (run.folder / 'last_checkpoint').write_text(str(tmp_path / name))
-        assert Played(failing=[TRAIN]).work([run])
-        assert (run.folder / 'last_checkpoint').read_text() == str(place)
-    (run.folder / 'last_checkpoint').write_text('')  # killed while it wrote that
-    assert Played(failing=[TRAIN]).work([run])
-    assert not (run.folder / 'last_checkpoint').exists()
+        if not name.startswith('gone'):
+            (tmp_path / name).parent.mkdir()
+            (tmp_path / name).touch()
+        said.write_text(str(tmp_path / name))
+        going_on = Played(failing=[TRAIN])
+        assert going_on.work([run]) and said.read_text() == str(place)
+        # The file says where to go on from, and a load_from would go before it.
+        assert going_on.commands[0][-3:] == ['--resume', '--cfg-options', 'load_from=None']
+    said.write_text('')  # killed while it wrote that
+    anew = Played()
+    assert anew.work([run]) == [] and '--resume' not in anew.commands[0]
+
+
+def test_a_first_start_loads_what_its_config_says(tmp_path):
+    played = Played()
+    assert played.work([make(tmp_path, load_from='pretrained.pth')]) == []
+    assert not {'--resume', '--cfg-options'} & set(played.commands[0])
 
 
 def test_a_run_belongs_to_one_process(tmp_path):
     run, played = make(tmp_path), Played()
     run.folder.mkdir(parents=True)
     with (run.folder / 'lock').open('w') as other:
-        assert workers.locked(other)
+        assert locked(other)
         assert played.work([run]) == ['a-seed0: another process is at it']
     assert played.work([run]) == []
+
+
+def test_what_another_process_has_finished_is_not_done_again(tmp_path, monkeypatch):
+    run, played, log = make(tmp_path), Played(), []
+    monkeypatch.setattr(workers, 'locked', locked)
+    run.folder.mkdir(parents=True)
+    with (run.folder / 'lock').open('w') as other:
+        assert locked(other)
+        thread = threading.Thread(target=lambda: log.append(played.do(run)))
+        thread.start()
+        thread.join(0.2)
+        write_points(run.point)
+        run.mark(JUDGE)
+    thread.join(10)
+    assert log == [''] and not played.commands
+
+    class Late(Played):
+        def do(self, run):
+            return f'{run.name}: another process is at it'
+
+    assert Late().work([run]) == []
 
 
 def test_a_run_begins_when_what_it_needs_is_finished(school):
@@ -164,13 +240,12 @@ def test_a_run_waits_for_what_another_process_trains(school):
     played, log = Played(), []
     teacher.folder.mkdir(parents=True)
     with (teacher.folder / 'lock').open('w') as other:
-        assert workers.locked(other)
+        assert locked(other)
         thread = threading.Thread(target=lambda: log.append(played.do(student)))
         thread.start()
         thread.join(0.5)
         assert thread.is_alive() and not played.commands
-        teacher.point.mkdir()
-        (teacher.point / 'operating_point.json').touch()
+        write_points(teacher.point)
         teacher.mark(JUDGE)
     thread.join(10)
     assert log == [''] and student.is_finished(JUDGE)
@@ -188,12 +263,31 @@ def test_a_run_may_wait_for_another_process_to_begin(school, monkeypatch):
     assert log == ['']
 
 
+def test_a_run_waits_while_another_process_is_at_another_run(school, tmp_path):
+    teacher, student, _ = school
+    log, other = [], make(tmp_path, 'other')
+    other.folder.mkdir(parents=True)
+    with (other.folder / 'lock').open('w') as lock:
+        assert locked(lock)
+        thread = threading.Thread(target=lambda: log.append(Played().do(student)))
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive() and Played().do(teacher) == ''
+        thread.join(10)
+    assert log == ['']
+
+
+def test_a_trained_run_is_judged_whatever_became_of_what_it_needed(school):
+    assert Played().work(school) == []
+    assert Played(['--report', 'val']).work(school[1:]) == []
+
+
 def test_a_run_that_waits_can_be_stopped(school):
     teacher, student, _ = school
     played, log = Played(), []
     teacher.folder.mkdir(parents=True)
     with (teacher.folder / 'lock').open('w') as other:
-        assert workers.locked(other)
+        assert locked(other)
         thread = threading.Thread(target=lambda: log.append(played.do(student)))
         thread.start()
         played.stopped.set()
@@ -218,7 +312,22 @@ def test_a_student_belongs_to_the_teacher_that_it_had(school):
     assert found == [school[0]] and others[1] == 'bob-seed0 was begun with an earlier teacher-seed0'
     # Its record is gone, so what it had is not known.
     (school[1].folder / 'begun.json').unlink()
-    assert 'earlier teacher-seed0' in school[1].outdated()
+    assert 'has lost' in school[1].outdated() and 'begun.json' in school[1].outdated()
+
+
+def test_a_student_keeps_its_teacher_when_there_are_more(school, tmp_path):
+    assert Played().work(school) == []
+    more = make(tmp_path, 'more')
+    student = school[1]._replace(needs=(school[0], more))
+    assert Played().work([more, student]) == [] and student.outdated() == ''
+
+
+def test_a_run_of_before_there_were_records_stays(school):
+    assert Played().work(school) == []
+    for run in school:
+        (run.folder / 'begun.json').unlink()
+    assert Played(['--report', 'val']).work(school) == []
+    assert finished(school, ['--report', 'val']) == (list(school), [])
 
 
 def test_a_run_of_another_config_is_refused_and_not_compared(school):
@@ -284,6 +393,14 @@ def test_tables_are_of_the_readings_and_rows_that_there_are(tmp_path):
         '## natural',
         '## All readings',
     ]
-    assert sorted(path.name for path in out.iterdir()) == ['natural', 'readings.md', 'runs.csv']
+    names = ['lock', 'natural', 'readings.md', 'runs.csv']
+    assert sorted(path.name for path in out.iterdir()) == names
     lines = (out / 'runs.csv').read_text().splitlines()[1:]
     assert lines == [f'natural,{name},0,41.67,75.0,50.0,0.0,58.33' for name in 'ab']
+    assert (out / 'natural/difference.png').exists()
+    # Another comparison that was made beside them stays, a plot of rows that are no more does not.
+    (out / 'mine').mkdir()
+    (out / 'mine/comparison.md').touch()
+    make_tables(runs[1:], ['a', 'b'], out)
+    assert (out / 'mine/comparison.md').exists()
+    assert not (out / 'natural/difference.png').exists()
