@@ -14,6 +14,7 @@ from tiny import ROOT
 
 from mmseg_ltmi.datasets import LongTailShapesDataset
 from mmseg_ltmi.priors import ClassPrior
+from mmseg_ltmi.study import plan, read_study, refuse_changes
 
 TOOL = ROOT / 'tools' / 'study.py'
 BASE = ROOT / 'configs/demo/ce_fcn-r18_400_shapes-128x128.py'
@@ -95,8 +96,10 @@ def test_a_study_is_stopped_fails_goes_on_and_is_compared(folder):
 
     # Mended, the row has another config than it was begun with.
     study.write_text(right)
-    log = run(folder, status=1)
-    assert 'weights-seed0 was begun with another config, model.decode_head.loss_decode' in log
+    runs = plan(read_study(study), folder, folder / 'out')
+    message = 'weights-seed0 was begun with another config, model.decode_head.loss_decode'
+    with pytest.raises(ValueError, match=message):
+        refuse_changes(runs)
     (folder / 'out/configs/weights-seed0.py').unlink()
     shutil.rmtree(folder / 'out/runs/weights-seed0')
     finished = os.stat(first / 'judge.log').st_mtime
