@@ -1,8 +1,8 @@
 """Runs that are trained and judged by tools that are only seemingly run."""
 
 import shutil
-import threading
-import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -64,6 +64,31 @@ def hasty(monkeypatch):
     """Nobody has patience."""
     monkeypatch.setattr(workers, 'PATIENCE', 0)
     monkeypatch.setattr(workers, 'locked', lambda file: locked(file, patience=0))
+
+
+@contextmanager
+def in_use(run):
+    """Another process is at it."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with (run.folder / 'lock').open('w') as lock:
+        assert locked(lock)
+        yield
+
+
+@pytest.fixture
+def started():
+    """Does a run in a thread, which lives for a while; its future."""
+    pools = []
+
+    def start(played, run, seconds=0.5):
+        pools.append(ThreadPoolExecutor(1))
+        future = pools[-1].submit(played.do, run)
+        assert wait([future], seconds).not_done
+        return future
+
+    yield start
+    for pool in pools:
+        pool.shutdown()
 
 
 @pytest.fixture
@@ -194,26 +219,19 @@ def test_a_first_start_loads_what_its_config_says(tmp_path):
 
 def test_a_run_belongs_to_one_process(tmp_path):
     run, played = make(tmp_path), Played()
-    run.folder.mkdir(parents=True)
-    with (run.folder / 'lock').open('w') as other:
-        assert locked(other)
+    with in_use(run):
         assert played.work([run]) == ['a-seed0: another process is at it']
     assert played.work([run]) == []
 
 
-def test_what_another_process_has_finished_is_not_done_again(tmp_path, monkeypatch):
-    run, played, log = make(tmp_path), Played(), []
+def test_what_another_process_has_finished_is_not_done_again(tmp_path, monkeypatch, started):
+    run, played = make(tmp_path), Played()
     monkeypatch.setattr(workers, 'locked', locked)
-    run.folder.mkdir(parents=True)
-    with (run.folder / 'lock').open('w') as other:
-        assert locked(other)
-        thread = threading.Thread(target=lambda: log.append(played.do(run)))
-        thread.start()
-        thread.join(0.2)
+    with in_use(run):
+        future = started(played, run)
         write_points(run.point)
         run.mark(JUDGE)
-    thread.join(10)
-    assert log == [''] and not played.commands
+    assert future.result(10) == '' and not played.commands
 
     class Late(Played):
         def do(self, run):
@@ -235,46 +253,29 @@ def test_a_run_begins_when_what_it_needs_is_finished(school):
     assert len(played.done) == 6
 
 
-def test_a_run_waits_for_what_another_process_trains(school):
+def test_a_run_waits_for_what_another_process_trains(school, started):
     teacher, student, _ = school
-    played, log = Played(), []
-    teacher.folder.mkdir(parents=True)
-    with (teacher.folder / 'lock').open('w') as other:
-        assert locked(other)
-        thread = threading.Thread(target=lambda: log.append(played.do(student)))
-        thread.start()
-        thread.join(0.5)
-        assert thread.is_alive() and not played.commands
+    played = Played()
+    with in_use(teacher):
+        future = started(played, student)
+        assert not played.commands
         write_points(teacher.point)
         teacher.mark(JUDGE)
-    thread.join(10)
-    assert log == [''] and student.is_finished(JUDGE)
+    assert future.result(10) == '' and student.is_finished(JUDGE)
 
 
-def test_a_run_may_wait_for_another_process_to_begin(school, monkeypatch):
+def test_a_run_may_wait_for_another_process_to_begin(school, monkeypatch, started):
     monkeypatch.setattr(workers, 'PATIENCE', 30)
-    teacher, student, _ = school
-    log = []
-    thread = threading.Thread(target=lambda: log.append(Played().do(student)))
-    thread.start()
-    time.sleep(0.2)
-    assert Played().do(teacher) == ''
-    thread.join(10)
-    assert log == ['']
+    future = started(Played(), school[1])
+    assert Played().do(school[0]) == ''
+    assert future.result(10) == ''
 
 
-def test_a_run_waits_while_another_process_is_at_another_run(school, tmp_path):
-    teacher, student, _ = school
-    log, other = [], make(tmp_path, 'other')
-    other.folder.mkdir(parents=True)
-    with (other.folder / 'lock').open('w') as lock:
-        assert locked(lock)
-        thread = threading.Thread(target=lambda: log.append(Played().do(student)))
-        thread.start()
-        thread.join(0.5)
-        assert thread.is_alive() and Played().do(teacher) == ''
-        thread.join(10)
-    assert log == ['']
+def test_a_run_waits_while_another_process_is_at_another_run(school, tmp_path, started):
+    with in_use(make(tmp_path, 'other')):
+        future = started(Played(), school[1])
+        assert Played().do(school[0]) == ''
+        assert future.result(10) == ''
 
 
 def test_a_trained_run_is_judged_whatever_became_of_what_it_needed(school):
@@ -282,17 +283,13 @@ def test_a_trained_run_is_judged_whatever_became_of_what_it_needed(school):
     assert Played(['--report', 'val']).work(school[1:]) == []
 
 
-def test_a_run_that_waits_can_be_stopped(school):
+def test_a_run_that_waits_can_be_stopped(school, started):
     teacher, student, _ = school
-    played, log = Played(), []
-    teacher.folder.mkdir(parents=True)
-    with (teacher.folder / 'lock').open('w') as other:
-        assert locked(other)
-        thread = threading.Thread(target=lambda: log.append(played.do(student)))
-        thread.start()
+    played = Played()
+    with in_use(teacher):
+        future = started(played, student)
         played.stopped.set()
-        thread.join(10)
-        assert not thread.is_alive() and not played.commands
+        assert future.result(10) and not played.commands
     assert Played().do(teacher) == '' and played.do(student) == '' and not played.commands
 
 
