@@ -1,6 +1,7 @@
-# Is the contrast worth it, and how much of it? Each of the two other drives of the train split held
-# out in turn; camvid.py's own rows have the third. The held-out drive alone judges, cross-fitted in
-# five folds. Compare rows of one drive: the table's differences are to the first row, of the first.
+# Is the contrast worth it, how much of it, and should rare classes own more of its queue? The two
+# other drives of the train split are held out in turn; camvid.py's own rows have the third. The
+# held-out drive alone judges, cross-fitted in five folds. Compare rows of one drive: the tables'
+# differences are to the first row.
 #   python tools/study.py configs/studies/camvid_drives.py --workers 2
 _base_ = './_base_/held_out_drive.py'
 base = '../camvid/ltmi_fpn-lite0_600_camvid-192x192.py'
@@ -20,8 +21,8 @@ def held_out(drive, contrast):
     )
 
 
-def weighing(beta):
-    return dict(class_prior=None, loss=dict(loss_weight=beta))
+def weighing(beta, **more):
+    return dict(class_prior=None, loss=dict(loss_weight=beta), **more)
 
 
 rows = {
@@ -33,3 +34,7 @@ rows = {
         ('LTMI-beta-0.3', weighing(0.3)),
     )
 }
+rows.update(
+    (f'LTMI-min-256-{drive}', held_out(drive, weighing(0.1, queue=dict(min_per_class=256))))
+    for drive in ('0001TP', '0006R0', '0016E5')
+)
