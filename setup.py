@@ -62,7 +62,7 @@ setup(
         'onedl': ['onedl-mmengine', 'onedl-mmcv', 'onedl-mmsegmentation', 'ftfy', 'regex'],
         'efficientnet': efficientnet,
         'study': [*efficientnet, 'rankseg'],
-        'test': ['pytest', 'hypothesis', 'vermin', *efficientnet, 'rankseg'],
+        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'vermin', *efficientnet, 'rankseg'],
         'dev': ['ruff', 'mypy', 'pre-commit'],
     },
 )
