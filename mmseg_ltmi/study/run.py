@@ -113,9 +113,10 @@ class Run(NamedTuple):
             return 'has lost the config that it was begun with'
         if not is_begun:
             return ''
-        if self.begun is None and any(run.begun for run in self.needs):
+        record = self._record(BEGUN)
+        if not record and any(run.begun for run in self.needs):
             return f'has lost {self.folder / BEGUN}, which says what it was begun with'
-        then = self._record(BEGUN).get('needs', {})
+        then = record.get('needs', {})
         for run in self.needs:
             # The others are seeds that its row did not have then.
             if run.name in then and then[run.name] != run.begun:
