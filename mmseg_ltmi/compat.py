@@ -8,22 +8,18 @@ import importlib.util
 import inspect
 import sys
 import warnings
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import PackageNotFoundError, distribution
 from types import ModuleType
 from typing import Any, NoReturn
-
-import numpy as np
-import torch
-from packaging.version import Version
 
 MMSEG_MIN, MMSEG_BELOW = '1.2.2', '2'
 
 
 def apply() -> None:
     """Run every step; calling it again changes nothing."""
-    check_openmmlab()
-    warn_without_pkg_resources()
+    check_version()
+    handle_pkg_resources()
     stand_in_for_compiled_ops()
     allow_checkpoint_classes()
     keep_checkpoints_data()
@@ -31,22 +27,31 @@ def apply() -> None:
     plain_param_groups()
 
 
-def check_openmmlab() -> None:
-    """The packages below ours are there, and mmsegmentation is one that we know.
-
-    Only ``mmseg.__version__`` is asked: the distribution's name differs between forks.
+def require_openmmlab() -> None:
+    """Called by every part that needs OpenMMLab's packages.
 
     Raises:
-        ImportError: what is missing or too old, and what installs it.
+        ImportError: what is missing, and what installs it.
     """
     for name in ('mmengine', 'mmcv', 'mmseg'):
         if importlib.util.find_spec(name) is None:
             raise ImportError(
-                f'mmseg_ltmi needs {name}, which is not installed: '
+                f'this part of mmseg_ltmi needs {name}, which is not installed: '
                 "pip install 'mmseg_ltmi[lite]' (mmcv without compiled ops), or its extra "
-                "'full' or 'onedl'"
+                "'full' or 'onedl'. mmseg_ltmi.core works without"
             )
+
+
+def check_version() -> None:
+    """mmsegmentation is one that we know.
+
+    Only ``mmseg.__version__`` is asked: the distribution's name differs between forks.
+
+    Raises:
+        ImportError: it is too old or too new.
+    """
     import mmseg
+    from packaging.version import Version
 
     if not Version(MMSEG_MIN) <= Version(mmseg.__version__) < Version(MMSEG_BELOW):
         raise ImportError(
@@ -55,9 +60,13 @@ def check_openmmlab() -> None:
         )
 
 
-def warn_without_pkg_resources() -> None:
-    """mmengine 0.10 finds ``mmseg::`` bases by pkg_resources, which setuptools 82 removed."""
+def handle_pkg_resources() -> None:
+    """mmengine 0.10 finds ``mmseg::`` bases by pkg_resources, which setuptools 82 removed.
+
+    Where it is there, its own deprecation warning says nothing that a user could act on.
+    """
     if importlib.util.find_spec('pkg_resources') is not None:
+        warnings.filterwarnings('ignore', 'pkg_resources is deprecated', UserWarning)
         return
     from mmengine.utils import package_utils
 
@@ -90,7 +99,11 @@ class _MissingOps(ModuleType):
 
 def stand_in_for_compiled_ops() -> None:
     """mmsegmentation imports ``mmcv._ext``, which mmcv-lite does not have."""
-    if 'mmcv._ext' in sys.modules or importlib.util.find_spec('mmcv._ext') is not None:
+    mmcv = importlib.util.find_spec('mmcv')
+    if mmcv is None or 'mmcv._ext' in sys.modules:
+        return
+    # Not find_spec('mmcv._ext'), which would import mmcv.
+    if PathFinder.find_spec('mmcv._ext', mmcv.submodule_search_locations) is not None:
         return
     module = _MissingOps('mmcv._ext', 'Stand-in for the compiled ops of full mmcv.')
     module.__file__ = __file__
@@ -117,6 +130,9 @@ def allow_checkpoint_classes() -> None:
 
     They are its log history, kept in numpy arrays. torch 2.6 made ``weights_only`` the default.
     """
+    import numpy as np
+    import torch
+
     if torch.__version__ < '2.6':
         return
     from mmengine.logging import HistoryBuffer
@@ -147,6 +163,7 @@ def keep_checkpoints_data() -> None:
     The fork's mmengine would load it again with ``weights_only=False``, which runs whatever the
     file asks for, and allows the real getattr while it loads.
     """
+    import torch
     from mmengine.runner import checkpoint
 
     if hasattr(checkpoint, '_safe_torch_load'):
@@ -173,9 +190,7 @@ def plain_param_groups() -> None:
         return
 
     @functools.wraps(initialize)
-    def with_plain_groups(
-        self: Any, optimizer: torch.optim.Optimizer, *args: Any, **kw: Any
-    ) -> None:
+    def with_plain_groups(self: Any, optimizer: Any, *args: Any, **kw: Any) -> None:
         initialize(self, optimizer, *args, **kw)
         optimizer.param_groups = [dict(group) for group in optimizer.param_groups]
 

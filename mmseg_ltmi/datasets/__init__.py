@@ -1,7 +1,11 @@
 """Data sets, and the transform that gives a teacher a view of its own."""
 
-from .camvid import CamVidDataset
-from .longtail_shapes import LongTailShapesDataset
-from .two_views import PackTwoViews
+from mmseg_ltmi.compat import require_openmmlab
+
+require_openmmlab()
+
+from .camvid import CamVidDataset  # noqa: E402
+from .longtail_shapes import LongTailShapesDataset  # noqa: E402
+from .two_views import PackTwoViews  # noqa: E402
 
 __all__ = ['CamVidDataset', 'LongTailShapesDataset', 'PackTwoViews']

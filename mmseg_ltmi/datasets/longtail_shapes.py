@@ -1,22 +1,13 @@
-"""A synthetic long-tailed data set that is made on first use."""
+"""LongTailShapes as a data set of mmsegmentation; it is drawn on first use."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from .shapes_drawing import CLASSES, VERSION, draw
-
-SPLITS = {'train': 800, 'val': 200, 'test': 200}
-"""Images of each split by default."""
+from mmseg_ltmi.core.shapes import CLASSES, NAMES, draw_split
 
 
 @DATASETS.register_module()
@@ -39,7 +30,7 @@ class LongTailShapesDataset(BaseSegDataset):
     """
 
     METAINFO = dict(
-        classes=('background', *(c.name for c in CLASSES)),
+        classes=NAMES,
         palette=[[90, 90, 90], *(list(c.colour[::-1]) for c in CLASSES)],
     )
 
@@ -52,42 +43,10 @@ class LongTailShapesDataset(BaseSegDataset):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        if split not in SPLITS:
-            raise ValueError(f'LongTailShapesDataset.split is {split!r}: use one of {list(SPLITS)}')
-        num_images = SPLITS[split] if num_images is None else num_images
-        if num_images < 1:
-            raise ValueError(f'LongTailShapesDataset.num_images is {num_images}: draw at least 1')
-        name = f'v{VERSION}-seed{seed}-{size[0]}x{size[1]}-{split}-{num_images}'
-        folder = Path(data_root) / name
-        if not folder.exists():
-            _draw_all(folder, split, num_images, size, seed)
         super().__init__(
             img_suffix='.png',
             seg_map_suffix='.png',
-            data_root=str(folder),
+            data_root=str(draw_split(data_root, split, num_images, size, seed)),
             data_prefix=dict(img_path='img', seg_map_path='ann'),
             **kwargs,
         )
-
-
-def _draw_all(folder: Path, split: str, num_images: int, size: tuple[int, int], seed: int) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix='.drawing-'))
-    try:
-        for sub in ('img', 'ann'):
-            (part / sub).mkdir()
-        for i in range(num_images):
-            # One generator an image: neither order nor number of images changes any of them.
-            rng = np.random.default_rng([seed, list(SPLITS).index(split), i])
-            image, label = draw(rng, *size)
-            cv2.imwrite(str(part / 'img' / f'{i:05d}.png'), image)
-            cv2.imwrite(str(part / 'ann' / f'{i:05d}.png'), label)
-        part.chmod(0o755)
-        try:
-            os.rename(part, folder)
-        except OSError:
-            # Another process was first, with the same images; anything else is a real error.
-            if not folder.exists():
-                raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

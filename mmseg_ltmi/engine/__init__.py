@@ -1,6 +1,10 @@
 """What a run needs beside the model."""
 
-from .cpu_runner import CPURunner
-from .hooks import ClassPriorHook, ContrastWarmupHook, StepSeedHook
+from mmseg_ltmi.compat import require_openmmlab
+
+require_openmmlab()
+
+from .cpu_runner import CPURunner  # noqa: E402
+from .hooks import ClassPriorHook, ContrastWarmupHook, StepSeedHook  # noqa: E402
 
 __all__ = ['CPURunner', 'ClassPriorHook', 'ContrastWarmupHook', 'StepSeedHook']

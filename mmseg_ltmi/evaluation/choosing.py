@@ -7,11 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmseg_ltmi.priors import ClassPrior
+from mmseg_ltmi.core.posterior import OperatingPoint, decision_areas, iou_scores
+from mmseg_ltmi.core.priors import ClassPrior
 
-from .areas import decision_areas
-from .iou_rule import iou_scores
-from .operating_point import OperatingPoint
 from .operating_point_metric import OperatingPointMetric
 from .per_class import class_rows, summary
 
@@ -57,7 +55,7 @@ def measured(points: dict[str, OperatingPoint], metric: OperatingPointMetric) ->
     """Areas (4, C) of each candidate on the metric's images, then of the metric's other rules."""
     areas = metric.tau_areas.sum(0)
     at_taus = {
-        name: areas[metric.taus.index(point.tau)]
+        name: areas[metric.place_of(point.tau)]
         for name, point in points.items()
         if point.rule == 'tau'
     }
@@ -69,7 +67,7 @@ def measured_per_image(
 ) -> dict[str, float]:
     """As :func:`measured`, but :func:`image_miou`, mean over the images."""
     at_taus = {
-        name: float(metric.tau_image_miou[metric.taus.index(point.tau)])
+        name: float(metric.tau_image_miou[metric.place_of(point.tau)])
         for name, point in points.items()
         if point.rule == 'tau'
     }
@@ -90,11 +88,13 @@ def cross_fitted(metric: OperatingPointMetric) -> dict[str, Tensor]:
     whole = metric.tau_areas.sum(0)
     for fold, areas in enumerate(metric.tau_areas):
         of_others = curve(whole - areas, prior)
-        total['natural'] += areas[metric.taus.index(0.0)]
+        total['natural'] += areas[metric.place_of(0.0)]
         for name, criterion in CRITERIA.items():
             total[name] += areas[best_tau(of_others, criterion)]
         rule = metric.fit(left_out=fold)
-        posterior, label, _, weight = metric.sample(lambda of, fold=fold: of == fold)
-        decision = iou_scores(posterior, rule.iou, rule.union).argmax(1)
-        total['IoU rule'] += decision_areas(decision, label, prior.num_classes, weight.double())
+        sample = metric.sample(fold.__eq__)
+        decision = iou_scores(sample.posterior, rule.iou, rule.union).argmax(1)
+        total['IoU rule'] += decision_areas(
+            decision, sample.label, prior.num_classes, sample.weight.double()
+        )
     return total | metric.rule_areas

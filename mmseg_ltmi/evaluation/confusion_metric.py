@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
-from .areas import with_spare
+from mmseg_ltmi.core.posterior import labels_or_spare
 
 
 class ConfusionMetric(BaseMetric):
@@ -23,11 +23,14 @@ class ConfusionMetric(BaseMetric):
         ignore_index: label that takes no part.
 
     Attributes:
-        confusion: int64 (2, C, C), label by prediction: away from boundaries, and near them.
+        confusion: int64 (2, C, C), label by prediction: away from boundaries, and near them. It is
+            there after ``evaluate``, on rank 0, and holds the images of all ranks.
 
     Raises:
         ValueError: ``width`` is negative.
     """
+
+    confusion: Tensor
 
     def __init__(self, num_classes: int, width: int = 3, ignore_index: int = 255) -> None:
         super().__init__(collect_device='cpu', prefix='confusion')
@@ -36,24 +39,27 @@ class ConfusionMetric(BaseMetric):
         self.num_classes = num_classes
         self.width = width
         self.ignore_index = ignore_index
-        self.confusion = torch.zeros(2, num_classes, num_classes, dtype=torch.int64)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Take in the predictions of a batch."""
+        """Store the pairs of label and prediction of each image, and how often each occurs."""
         classes = self.num_classes
         for sample in data_samples:
             decided = sample['pred_sem_seg']['data'].squeeze(0).cpu()
-            label = with_spare(
+            label = labels_or_spare(
                 sample['gt_sem_seg']['data'].squeeze(0).cpu().long(), classes, self.ignore_index
             )
             near = near_boundary(label, self.width)
             pairs = (near * (classes + 1) + label) * classes + decided
-            count = pairs.flatten().bincount(minlength=2 * (classes + 1) * classes)
-            self.confusion += count.view(2, classes + 1, classes)[:, :-1]
-            self.results.append(None)
+            # An image holds few of the pairs that there may be.
+            self.results.append(pairs.unique(return_counts=True))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Nothing to log: the attribute is the result."""
+        """Nothing to log: the attribute is the result. ``results`` are those of all ranks."""
+        classes = self.num_classes
+        total = torch.zeros(2 * (classes + 1) * classes, dtype=torch.int64)
+        for pairs, counts in results:
+            total[pairs] += counts
+        self.confusion = total.view(2, classes + 1, classes)[:, :-1]
         return {}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,10 +11,12 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from prettytable import PrettyTable
 
-from mmseg_ltmi.priors import build_class_prior
+from mmseg_ltmi.core.posterior import areas_over_taus
+from mmseg_ltmi.core.priors import ClassPrior
+from mmseg_ltmi.prior_message import announced_prior
 
+from .metric_prior import check_log_prior, read_metric_prior
 from .per_class import COLUMNS, check_suffix, class_rows, group_means, overall_means, write_rows
-from .tau_sweep import areas_over_taus
 
 
 @METRICS.register_module()
@@ -26,17 +27,20 @@ class LogitAdjustmentSweep(IoUMetric):
     ``tau_test=0`` and stock heads trained with plain cross-entropy always give.
 
     Args:
-        class_prior: as for LogitAdjustedLoss; here it must be given.
+        class_prior: as for LogitAdjustedLoss; None takes that of the LTMI head that predicts.
         taus: the values of ``tau_test``.
         per_class_file: where to write a row per class; ``{tau}`` in the name is replaced.
         kwargs: as for IoUMetric.
+
+    Raises:
+        ValueError: in the evaluation, no prior is known, or it differs from that of the LTMI head.
     """
 
     default_prefix = 'sweep'
 
     def __init__(
         self,
-        class_prior: Any,
+        class_prior: Any = None,
         taus: Sequence[float] = (0.0, 0.5, 1.0),
         per_class_file: str | None = None,
         **kwargs: Any,
@@ -44,19 +48,30 @@ class LogitAdjustmentSweep(IoUMetric):
         check_suffix(per_class_file)
         super().__init__(**kwargs)
         self.class_prior = class_prior
+        self._prior: ClassPrior | None = None
         self.taus = tuple(sorted(taus))
         self.per_class_file = per_class_file
 
-    @cached_property
-    def log_prior(self) -> torch.Tensor:
-        """float32 (C,), read once: the prior may be a file."""
+    def prior(self) -> ClassPrior:
+        """The named prior, or the model's."""
         num_classes = len(self.dataset_meta['classes'])
-        prior = build_class_prior(self.class_prior, num_classes, "the metric's class_prior")
-        return prior.log_probs()
+        if self._prior is None:  # read once: it may be a file
+            self._prior = read_metric_prior(self.class_prior, num_classes)
+        model = announced_prior(num_classes)
+        if self._prior is not None and model is not None:
+            check_log_prior(self._prior, model)
+        found = self._prior or model
+        if found is None:
+            raise ValueError(
+                'LogitAdjustmentSweep knows no class prior: the model has no LTMI head, so give '
+                "the metric class_prior= (a name such as 'ade20k', a path or counts)"
+            )
+        return found
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Store the areas (len(taus), 4, C) of each image."""
         num_classes = len(self.dataset_meta['classes'])
+        log_prior = self.prior().log_probs()
         for sample in data_samples:
             logits = sample['seg_logits']['data'].float()
             if logits.shape[0] != num_classes:
@@ -65,9 +80,7 @@ class LogitAdjustmentSweep(IoUMetric):
                     f'{logits.shape[0]} channels for {num_classes} classes'
                 )
             label = sample['gt_sem_seg']['data'].squeeze().to(logits.device)
-            areas = areas_over_taus(
-                logits, label.long(), self.log_prior, self.taus, self.ignore_index
-            )
+            areas = areas_over_taus(logits, label.long(), log_prior, self.taus, self.ignore_index)
             # Exact, and a quarter of float64: there is one for every image.
             self.results.append(areas.cpu().int())
 
@@ -77,7 +90,7 @@ class LogitAdjustmentSweep(IoUMetric):
         metrics: dict[str, float] = {}
         table = PrettyTable(['tau_test', 'mIoU', 'head', 'medium', 'tail', 'mAcc'])
         for tau, area in zip(self.taus, areas, strict=True):
-            rows = class_rows(area, self.dataset_meta['classes'], self.class_prior)
+            rows = class_rows(area, self.dataset_meta['classes'], self.prior())
             means = overall_means(rows) | group_means(rows)
             metrics.update({f'tau{tau:g}/{key}': value for key, value in means.items()})
             table.add_row([f'{tau:g}', *(means.get(column, '-') for column in COLUMNS)])

@@ -11,6 +11,9 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from prettytable import PrettyTable
 
+from mmseg_ltmi.prior_message import announced_prior
+
+from .metric_prior import check_groups, read_metric_prior
 from .per_class import GROUPS, check_suffix, class_rows, group_means, overall_means, write_rows
 
 
@@ -26,7 +29,8 @@ class LongTailIoUMetric(IoUMetric):
 
     Args:
         args: as for IoUMetric.
-        class_prior: as for LogitAdjustedLoss; None ranks the classes by the evaluated labels.
+        class_prior: as for LogitAdjustedLoss; None takes that of the LTMI head that predicts, and
+            without one ranks the classes by the evaluated labels.
         per_class_file: where to write a row per class (:func:`class_rows`), ``.json`` or
             ``.csv``. A relative path lies in the folder of the run's log, WORK_DIR/<timestamp>.
             None writes none.
@@ -34,7 +38,7 @@ class LongTailIoUMetric(IoUMetric):
 
     Raises:
         ValueError: ``per_class_file`` has another suffix; in the evaluation, a class prior that
-            does not fit the data set's classes.
+            does not fit the data set's classes, or that groups them otherwise than the LTMI head's.
     """
 
     def __init__(
@@ -56,7 +60,12 @@ class LongTailIoUMetric(IoUMetric):
             return metrics
         areas = torch.stack([torch.stack(list(image)) for image in results]).double()
         images = (areas[:, 3] > 0).sum(0).tolist()
-        rows = class_rows(areas.sum(0), self.dataset_meta['classes'], self.class_prior, images)
+        classes = self.dataset_meta['classes']
+        prior = read_metric_prior(self.class_prior, len(classes))
+        model = announced_prior(len(classes))
+        if prior is not None and model is not None:
+            check_groups(prior, model)
+        rows = class_rows(areas.sum(0), classes, prior or model, images)
         means = overall_means(rows) | group_means(rows)
         means |= group_means(rows, 'image_group', '_by_images')
         metrics.update({key: value for key, value in means.items() if key not in metrics})

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
-from mmseg_ltmi.priors import ClassPrior
-
-from .areas import decision_areas, image_miou, with_spare
-from .iou_rule import IoURule, fit_iou_rule
-from .tau_sweep import areas_over_taus
+from mmseg_ltmi.core.posterior import (
+    IoURule,
+    areas_over_taus,
+    decision_areas,
+    fit_iou_rule,
+    image_miou,
+    labels_or_spare,
+)
+from mmseg_ltmi.core.priors import ClassPrior
 
 TAUS = tuple(i / 20 for i in range(21))
 
 
-class Rule(Protocol):
+class DecisionRule(Protocol):
     """A decision on natural log-posteriors: an OperatingPoint, or a peer's."""
 
     def decide(self, log_posterior: Tensor) -> Tensor:
         """(C, H, W) to classes (H, W)."""
+
+
+class PosteriorSample(NamedTuple):
+    """Posteriors of some pixels.
+
+    Attributes:
+        posterior: float32 (M, C).
+        label: int64 (M,), classes.
+        weight: float32 (M,), pixels that each one stands for.
+    """
+
+    posterior: Tensor
+    label: Tensor
+    weight: Tensor
 
 
 class OperatingPointMetric(BaseMetric):
@@ -46,7 +64,8 @@ class OperatingPointMetric(BaseMetric):
         seed: of the sample.
 
     Attributes:
-        tau_areas: float64 (K, T, 4, C), as in :func:`areas_over_taus`.
+        tau_areas: float64 (K, T, 4, C), as in :func:`areas_over_taus`. This and the following are
+            there after ``evaluate``, on rank 0, and hold the images of all ranks.
         rule_areas: float64 (4, C) of each rule, by name.
         tau_image_miou: float64 (T,), :func:`image_miou` at each tau, mean over the images.
         rule_image_miou: the same of each rule, by name.
@@ -55,11 +74,16 @@ class OperatingPointMetric(BaseMetric):
         ValueError: more folds than images, or room for less than a pixel of an image.
     """
 
+    tau_areas: Tensor
+    rule_areas: dict[str, Tensor]
+    tau_image_miou: Tensor
+    rule_image_miou: dict[str, float]
+
     def __init__(
         self,
         prior: ClassPrior,
         num_images: int,
-        rules: Mapping[str, Rule] | None = None,
+        rules: Mapping[str, DecisionRule] | None = None,
         folds: int = 1,
         taus: Sequence[float] = TAUS,
         max_values: int = 2**25,
@@ -76,21 +100,16 @@ class OperatingPointMetric(BaseMetric):
             )
         self.prior = prior
         self.log_prior = prior.log_probs()
-        self.num_images = num_images
         self.rules = dict(rules or {})
         self.folds = folds
         self.taus = tuple(taus)
         self.pixels_per_image = max_values // prior.num_classes // num_images
         self.ignore_index = ignore_index
         self.generator = torch.Generator().manual_seed(seed)
-        shape = (4, prior.num_classes)
-        self.tau_areas = torch.zeros(folds, len(self.taus), *shape, dtype=torch.float64)
-        self.rule_areas = {name: self.tau_areas.new_zeros(shape) for name in self.rules}
-        self._image_miou: list[Tensor] = []
-        self._sample: list[tuple[Tensor, Tensor, Tensor, int]] = []
+        self._samples: list[PosteriorSample] = []
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Take in the predictions of a batch."""
+        """Store the areas (T + rules, 4, C) of each image, and its part of the sample."""
         for sample in data_samples:
             logits = sample['seg_logits']['data']
             if logits.shape[0] != self.prior.num_classes:
@@ -99,23 +118,18 @@ class OperatingPointMetric(BaseMetric):
                     f'{logits.shape[0]} channels for {self.prior.num_classes} classes'
                 )
             label = sample['gt_sem_seg']['data'].squeeze(0).to(logits.device).long()
-            fold = len(self.results) * self.folds // self.num_images
-            at_taus = areas_over_taus(
-                logits, label, self.log_prior, self.taus, self.ignore_index
-            ).cpu()
-            self.tau_areas[fold] += at_taus
-            known = with_spare(label.flatten(), len(logits), self.ignore_index)
-            of_rules = []
-            for name, rule in self.rules.items():
-                decision = rule.decide(logits).flatten()
-                of_rules.append(decision_areas(decision, known, len(logits)).cpu())
-                self.rule_areas[name] += of_rules[-1]
-            self._image_miou.append(image_miou(torch.stack([*at_taus, *of_rules])))
-            if self.pixels_per_image:
-                self._keep(logits, known, fold)
-            self.results.append(None)
+            known = labels_or_spare(label.flatten(), len(logits), self.ignore_index)
+            areas = [
+                areas_over_taus(logits, label, self.log_prior, self.taus, self.ignore_index),
+                *(
+                    decision_areas(rule.decide(logits).flatten(), known, len(logits))[None]
+                    for rule in self.rules.values()
+                ),
+            ]
+            # Exact, and half of float64: there is one for every image.
+            self.results.append((torch.cat(areas).cpu().int(), self._drawn(logits, known)))
 
-    def _keep(self, logits: Tensor, label: Tensor, fold: int) -> None:
+    def _drawn(self, logits: Tensor, label: Tensor) -> PosteriorSample:
         place = (label < len(logits)).nonzero()[:, 0]
         label = label[place]
         count = label.bincount(minlength=self.prior.num_classes)
@@ -124,18 +138,29 @@ class OperatingPointMetric(BaseMetric):
         draw = torch.rand(len(chance), generator=self.generator).to(chance.device)
         kept = draw < chance
         posterior = logits.flatten(1)[:, place[kept]].float().softmax(0).T
-        self._sample.append((posterior.cpu(), label[kept].cpu(), 1 / chance[kept].cpu(), fold))
+        return PosteriorSample(posterior.cpu(), label[kept].cpu(), 1 / chance[kept].cpu())
 
-    @property
-    def tau_image_miou(self) -> Tensor:
-        """See the class."""
-        return torch.stack(self._image_miou).nanmean(0)[: len(self.taus)]
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Nothing to log: the attributes are the result. ``results`` are those of all ranks."""
+        num_taus = len(self.taus)
+        areas = torch.stack([areas for areas, _ in results]).double()
+        self._samples = [PosteriorSample(*sample) for _, sample in results]
+        in_fold = [areas[self._fold_of_images() == fold] for fold in range(self.folds)]
+        self.tau_areas = torch.stack([of[:, :num_taus].sum(0) for of in in_fold])
+        of_rules = areas[:, num_taus:].sum(0)
+        self.rule_areas = dict(zip(self.rules, of_rules, strict=True))
+        miou = image_miou(areas).nanmean(0)
+        self.tau_image_miou = miou[:num_taus]
+        self.rule_image_miou = dict(zip(self.rules, miou[num_taus:].tolist(), strict=True))
+        return {}
 
-    @property
-    def rule_image_miou(self) -> dict[str, float]:
-        """See the class."""
-        means = torch.stack(self._image_miou).nanmean(0)[len(self.taus) :]
-        return dict(zip(self.rules, means.tolist(), strict=True))
+    def _fold_of_images(self) -> Tensor:
+        number = len(self._samples)
+        return torch.arange(number) * self.folds // number
+
+    def place_of(self, tau: float) -> int:
+        """Place of a value in ``taus``; rounding does not matter."""
+        return min(range(len(self.taus)), key=lambda i: abs(self.taus[i] - tau))
 
     def fit(self, left_out: int | None = None) -> IoURule:
         """The IoU rule of the sample, without the pixels of one fold.
@@ -145,16 +170,11 @@ class OperatingPointMetric(BaseMetric):
         """
         if not self.pixels_per_image:
             raise ValueError('the IoU rule needs kept posteriors, but max_values is 0')
-        return fit_iou_rule(*self.sample(lambda fold: fold != left_out))
+        sample = self.sample(lambda fold: fold != left_out)
+        return fit_iou_rule(sample.posterior, sample.label, self.prior.probs(), sample.weight)
 
-    def sample(self, wanted: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Posterior, label, prior and weight of the kept pixels whose fold is wanted."""
-        parts = [part for part in self._sample if wanted(part[3])]
-        posterior, label, weight = (
-            torch.cat(column) for column in list(zip(*parts, strict=True))[:3]
-        )
-        return posterior, label, self.prior.probs(), weight
-
-    def compute_metrics(self, results: list) -> dict[str, float]:
-        """Nothing to log: the attributes are the result."""
-        return {}
+    def sample(self, wanted: Callable[[int], bool]) -> PosteriorSample:
+        """The kept pixels of the folds that are wanted."""
+        folds = self._fold_of_images().tolist()
+        parts = [part for part, fold in zip(self._samples, folds, strict=True) if wanted(fold)]
+        return PosteriorSample(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmseg_ltmi.json_file import write_json
-from mmseg_ltmi.priors import ClassGroups, ClassPrior, build_class_prior
+from mmseg_ltmi.core.json_file import write_json
+from mmseg_ltmi.core.priors import ClassGroups, ClassPrior, build_class_prior
 
 GROUPS = ClassGroups._fields
 SCORES = ('IoU', 'Acc', 'Precision')

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,10 +15,9 @@ from .per_class import COLUMNS, summary
 
 SEED = re.compile(r'[-_.](?:seed|s)[-_]?(\d+)$')
 """What the name of a run ends in when runs differ by seed only: -seed0, _s1, .seed_2."""
-_T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
-class Run(NamedTuple):
+class ScoredRun(NamedTuple):
     """A run's rows per class, as LongTailIoUMetric writes them.
 
     Attributes:
@@ -51,12 +49,12 @@ class Interval(NamedTuple):
         return f'{self.mean:.2f}' + ('' if np.isnan(self.half) else f' ± {self.half:.2f}')
 
 
-def read_run(path: str | Path, pattern: re.Pattern = SEED, reading: str = '') -> Run:
+def read_run(path: str | Path, pattern: re.Pattern = SEED, reading: str = '') -> ScoredRun:
     """A run from its work dir or from a ``per_class.json`` / ``.csv`` file.
 
     Of several files below a work dir the newest counts. The name is the work dir's, or the
     file's when a file is given. ``reading`` takes ``per_class/READING.json`` of a work dir, which
-    tools/choose_operating_point.py writes, instead.
+    mmseg-ltmi choose writes, instead.
 
     Raises:
         FileNotFoundError: no such path, or nothing in it.
@@ -69,9 +67,9 @@ def read_run(path: str | Path, pattern: re.Pattern = SEED, reading: str = '') ->
         found = [file for name in names for file in path.rglob(name)]
         if not found:
             how = (
-                'read it so with tools/choose_operating_point.py'
+                'read it so with mmseg-ltmi choose'
                 if reading
-                else 'evaluate it with LongTailIoUMetric, or with tools/test.py --per-class'
+                else 'evaluate it with LongTailIoUMetric, or with mmseg-ltmi test --per-class'
             )
             raise FileNotFoundError(f'{path} holds no {names[0].replace("*", "")}: {how}')
         file = max(found, key=lambda f: f.stat().st_mtime)
@@ -80,7 +78,7 @@ def read_run(path: str | Path, pattern: re.Pattern = SEED, reading: str = '') ->
     name = path.resolve().name if path.is_dir() else path.stem
     match = pattern.search(name)
     seed = '' if match is None else match.group(1) if match.groups() else match.group(0)
-    return Run(pattern.sub('', name), seed, file, _rows(file))
+    return ScoredRun(pattern.sub('', name), seed, file, _rows(file))
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
@@ -103,13 +101,13 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def by_name(runs: Sequence[Run]) -> dict[str, list[Run]]:
+def by_name(runs: Sequence[ScoredRun]) -> dict[str, list[ScoredRun]]:
     """Runs of the same name together, in the order of the first of each.
 
     Raises:
         ValueError: runs with other classes, or twice the same name and seed.
     """
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[ScoredRun]] = {}
     for run in runs:
         names, first = ([row['class'] for row in r.rows] for r in (run, runs[0]))
         if names != first:
@@ -132,31 +130,19 @@ def interval(values: Sequence[float]) -> Interval:
     number = len(values)
     half = float('nan')
     if number > 1:
-        half = t975(number - 1) * float(np.std(values, ddof=1)) / number**0.5
+        from scipy.stats import t  # only here: it takes a while to import
+
+        half = float(t.ppf(0.975, number - 1) * np.std(values, ddof=1)) / number**0.5
     return Interval(float(np.mean(values)), half, number)
 
 
-def t975(degrees: int) -> float:
-    """97.5 % quantile of Student's t, to 1e-3."""
-    if degrees <= len(_T975):
-        return _T975[degrees - 1]
-    # Cornish and Fisher's expansion, Abramowitz and Stegun 26.7.5.
-    z = NormalDist().inv_cdf(0.975)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + sum(term / degrees**power for power, term in enumerate(terms, 1))
-
-
-def means(runs: Sequence[Run]) -> dict[str, Interval]:
+def means(runs: Sequence[ScoredRun]) -> dict[str, Interval]:
     """Each column over the seeds."""
     scores = [run.scores for run in runs]
     return {key: interval([score[key] for score in scores]) for key in COLUMNS}
 
 
-def differences(runs: Sequence[Run], base: Sequence[Run]) -> dict[str, Interval]:
+def differences(runs: Sequence[ScoredRun], base: Sequence[ScoredRun]) -> dict[str, Interval]:
     """Each column minus the base's, paired by seed; without common seeds, mean minus mean."""
     of_base = {run.seed: run.scores for run in base}
     pairs = [(run.scores, of_base[run.seed]) for run in runs if run.seed in of_base]
@@ -166,14 +152,14 @@ def differences(runs: Sequence[Run], base: Sequence[Run]) -> dict[str, Interval]
     return {key: Interval(ours[key].mean - theirs[key].mean, float('nan'), 0) for key in COLUMNS}
 
 
-def mean_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def mean_rows(runs: Sequence[ScoredRun]) -> list[dict[str, Any]]:
     """Rows of the first run with the IoU averaged over all of them."""
     iou = np.array([[row['IoU'] for row in run.rows] for run in runs]).mean(0)
     return [{**row, 'IoU': float(v)} for row, v in zip(runs[0].rows, iou, strict=True)]
 
 
 def across_readings(
-    readings: dict[str, dict[str, list[Run]]], columns: Sequence[str] = ('mIoU', 'mIoU_tail')
+    readings: dict[str, dict[str, list[ScoredRun]]], columns: Sequence[str] = ('mIoU', 'mIoU_tail')
 ) -> str:
     """A table with a row for each method and a column for each way to read it.
 
@@ -195,7 +181,7 @@ def across_readings(
     return '\n'.join([f'{title} in %, mean ± 95 % interval over seeds.', '', *lines])
 
 
-def markdown(groups: dict[str, list[Run]]) -> str:
+def markdown(groups: dict[str, list[ScoredRun]]) -> str:
     """The table of the runs, and that of their differences to the first."""
     head = '| run | seeds | mIoU | head | medium | tail | mAcc |'
     rule = '| --- ' * 7 + '|'

@@ -45,4 +45,5 @@ def read_checkpoint(path: str | Path, where: str = '') -> tuple[dict[str, Any], 
         if not isinstance(name, str) or not isinstance(value, Tensor):
             kind = type(value).__name__
             raise ValueError(f'{where}{path} holds a {kind} as {name!r:.80}: {NEEDED}')
-    return content, state
+    # DistributedDataParallel puts it before the names of what it wraps.
+    return content, {name.removeprefix('module.'): value for name, value in state.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmseg_ltmi.priors import ClassPrior
+from mmseg_ltmi.core.priors import ClassPrior
 
 GROUP_COLOURS = {'head': '#0072B2', 'medium': '#E69F00', 'tail': '#D55E00'}  # Okabe and Ito
 MAX_LABELS = 60

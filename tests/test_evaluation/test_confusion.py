@@ -37,6 +37,7 @@ def test_confusion_counts_every_labelled_pixel_once():
         for n, y, d in zip(near.flatten(), label.flatten(), decided.flatten(), strict=True):
             if y != 255:
                 expected[n, y, d] += 1
+    metric.evaluate(2)
     assert torch.equal(metric.confusion, expected) and expected.sum() == 96
 
 

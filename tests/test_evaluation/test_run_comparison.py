@@ -15,7 +15,6 @@ from mmseg_ltmi.evaluation.run_comparison import (
     mean_rows,
     means,
     read_run,
-    t975,
 )
 
 TOOL = Path(__file__).parents[2] / 'tools/analysis/compare_runs.py'
@@ -47,11 +46,6 @@ def test_interval_by_hand():
     found = interval([1.0, 2.0, 3.0])
     assert (found.mean, found.number) == (2, 3) and found.half == pytest.approx(2.4843, abs=1e-3)
     assert str(interval([1.234])) == '1.23'
-
-
-@pytest.mark.parametrize('degrees, value', [(1, 12.706), (10, 2.228), (11, 2.201), (30, 2.042)])
-def test_quantiles_of_the_usual_table(degrees, value):
-    assert t975(degrees) == pytest.approx(value, abs=1e-3)
 
 
 def test_a_reading_of_a_work_dir(tmp_path):

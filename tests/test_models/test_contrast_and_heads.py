@@ -7,7 +7,7 @@ from mmseg.structures import SegDataSample
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_ltmi import ClassPrior
-from mmseg_ltmi.models.contrast import (
+from mmseg_ltmi.core.contrast import (
     ClassBalancedPixelSampler,
     ClassQueue,
     HardPixelSampler,
@@ -97,8 +97,8 @@ def test_learned_temperature_moves_and_a_fixed_one_does_not():
             [torch.randn(2, 8, 8, 8)], samples(torch.randint(0, 4, (2, 16, 16))), None
         )
         losses['loss_contrast'].backward()
-        log_temperature = model.contrast.loss.log_temperature
-        assert bool(log_temperature.grad) if learn else not log_temperature.requires_grad
+        change = model.contrast.loss.log_temperature_change
+        assert bool(change.grad) if learn else not change.requires_grad
 
 
 def test_train_step_gives_finite_losses_and_gradients():
@@ -130,7 +130,7 @@ def test_state_dicts_go_both_ways():
     ours.load_state_dict(plain.state_dict(), strict=True)
     result = plain.load_state_dict(ours.state_dict(), strict=False)
     assert not result.missing_keys
-    assert {k.split('.')[0] for k in result.unexpected_keys} == {'contrast', 'inference_prior'}
+    assert {k.split('.')[0] for k in result.unexpected_keys} == {'contrast', 'score_reader'}
 
 
 def test_bad_input():
@@ -177,3 +177,20 @@ def test_the_prior_goes_in_before_the_upsampling(ltmi):
     seen = natural if ltmi else raw
     accuracy = 100 * (seen.argmax(1) == labels).float().mean()
     torch.testing.assert_close(losses['acc_seg'][0], accuracy)
+
+
+@pytest.mark.parametrize('kind', ['LTMILoss', 'LogitAdjustedLoss', 'SoftmaxFocalLoss'])
+@pytest.mark.parametrize('name', ['FCNHead', 'LTMIFCNHead'])
+def test_hard_pixels_are_mined_with_and_without_a_threshold(kind, name):
+    torch.manual_seed(0)
+    loss = dict(type=kind)
+    if kind != 'SoftmaxFocalLoss':
+        loss['class_prior'] = [60, 30, 9, 1]
+    for sampler in (dict(min_kept=20), dict(min_kept=20, thresh=0.7)):
+        sampler = dict(type='OHEMPixelSampler', **sampler)
+        model = MODELS.build(dict(type=name, loss_decode=loss, sampler=sampler, **COMMON))
+        features = [torch.randn(2, 8, 8, 8)]
+        losses = model.loss(features, samples(torch.randint(0, 4, (2, 16, 16))), None)
+        name_of_loss = model.loss_decode.loss_name
+        assert losses[name_of_loss].ndim == 0 and losses[name_of_loss].isfinite()
+        losses[name_of_loss].backward()

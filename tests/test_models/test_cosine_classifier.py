@@ -5,7 +5,7 @@ from mmseg.registry import MODELS
 from tiny import batch, segmentor, total
 
 import mmseg_ltmi  # noqa: F401
-from mmseg_ltmi.models.decode_heads.cosine_classifier import CosineClassifier
+from mmseg_ltmi.core.cosine_classifier import CosineClassifier
 
 COSINE = dict(type='cosine', scale=30)
 

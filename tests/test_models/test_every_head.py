@@ -130,7 +130,7 @@ def check_head(name):
 
     extra = set(model.state_dict()) - set(plain.state_dict())
     assert set(plain.state_dict()) <= set(model.state_dict())
-    assert all('.contrast.' in key or '.inference_prior.' in key for key in extra)
+    assert all('.contrast.' in key or '.score_reader.' in key for key in extra)
 
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)
     for step in range(2):
@@ -151,7 +151,7 @@ def check_head(name):
         ours = model.eval().encode_decode(inputs, metas)
         raw = plain.eval().encode_decode(inputs, metas)
     head = [head for role, head in heads_of(model) if role == 'decode_head'][-1]
-    shift = head.inference_prior.shift()
+    shift = head.score_reader.shift()
     prior = torch.tensor(counts_of(head))
     torch.testing.assert_close(shift, (prior / prior.sum()).log(), atol=1e-3, rtol=1e-3)
     if name != 'LightHamHead':  # its matrix decomposition starts from random bases

@@ -12,9 +12,9 @@ from mmseg.registry import MODELS
 from tiny import COUNTS, LOSS, batch, segmentor, total
 
 from mmseg_ltmi import ClassPrior
-from mmseg_ltmi.models.contrast import ClassQueue, PixelContrast, UniformPixelSampler
-from mmseg_ltmi.models.losses import LogitAdjustedLoss
-from mmseg_ltmi.models.losses.functional import (
+from mmseg_ltmi.core.contrast import ClassQueue, PixelContrast, UniformPixelSampler
+from mmseg_ltmi.core.losses import LogitAdjustedLoss
+from mmseg_ltmi.core.losses.functional import (
     class_log_likelihood,
     distillation_loss,
     gml_loss,
@@ -258,7 +258,7 @@ def test_an_overflow_does_not_stay_in_the_queue():
 def test_queue_is_a_ring_for_each_class(arrivals, size):
     """Against lists that keep the last of each class."""
     queue = ClassQueue(3, 1, size=size, min_per_class=1)
-    queue.allot(torch.tensor([0.6, 0.3, 0.1]))
+    queue.allocate(torch.tensor([0.6, 0.3, 0.1]))
     held: dict[int, list] = {0: [], 1: [], 2: []}
     number = 0
     for labels in arrivals:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
@@ -6,13 +8,13 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 import mmseg_ltmi  # noqa: F401
-from mmseg_ltmi.evaluation import OperatingPoint
+from mmseg_ltmi.apis.trained_model import with_operating_point
+from mmseg_ltmi.core.posterior import OperatingPoint
 from mmseg_ltmi.models.segmentors import classifier_fingerprint
-from mmseg_ltmi.utils import with_operating_point
 
 COUNTS = (90, 8, 2)
 PRIOR = torch.tensor(COUNTS).div(100)
-COMMON = dict(classes=('a', 'b', 'c'), log_prior=tuple(PRIOR.log().tolist()))
+COMMON: dict = dict(classes=('a', 'b', 'c'), log_prior=tuple(PRIOR.log().tolist()))
 TAU = OperatingPoint('tau', tau=0.7, **COMMON)
 RULE = OperatingPoint('iou', iou=(0.9, 0.3, 0.1), union=(0.9, 0.1, 0.03), **COMMON)
 
@@ -22,9 +24,7 @@ def model(point=None, ltmi=True, test_cfg=None, loss=None, **kwargs):
     head = dict(type='LTMIFCNHead' if ltmi else 'FCNHead', in_channels=128, in_index=1, channels=8)
     head |= dict(num_classes=3, num_convs=1, norm_cfg=dict(type='BN'), dropout_ratio=0)
     head['loss_decode'] = loss or dict(type='LogitAdjustedLoss', class_prior=COUNTS)
-    content = None if point is None else {'format': 'mmseg_ltmi.operating_point', 'version': 1}
-    if point is not None:
-        content |= point._asdict()
+    content = None if point is None else point.to_dict()
     built = MODELS.build(
         dict(
             type='LTMIEncoderDecoder',
@@ -91,7 +91,7 @@ def test_a_checkpoint_carries_it_and_training_drops_it(point):
     one, other = (predict(net, IMAGE).pred_sem_seg.data for net in (chosen, plain))
     assert (one == other).all()
     # A checkpoint without it loads too, and what the config names stands.
-    stock = {k: v for k, v in plain.state_dict().items() if not k.startswith('decision.')}
+    stock = {k: v for k, v in plain.state_dict().items() if 'score_reader.' not in k}
     again = model(point)
     again.load_state_dict(model().state_dict(), strict=True)
     model().load_state_dict(stock, strict=True)
@@ -101,7 +101,7 @@ def test_a_checkpoint_carries_it_and_training_drops_it(point):
     sample.gt_sem_seg = PixelData(data=torch.zeros(1, 64, 96, dtype=torch.int64))
     plain.train()
     plain.loss(IMAGE.repeat(2, 1, 1, 1), [sample, sample])
-    assert plain.decision.is_plain
+    assert not plain.reader.has_point
 
 
 def test_views_are_averaged_before_the_decision():
@@ -121,8 +121,8 @@ def test_bad_input():
     with pytest.raises(ValueError, match='tau_test=0.5 and the segmentor'):
         model(TAU, tau_test=0.5)
     with pytest.raises(ValueError, match='of another model.*fingerprint'):
-        predict(model(TAU._replace(weights='0123')), IMAGE)
-    predict(model(TAU._replace(weights=classifier_fingerprint(model()))), IMAGE)
+        predict(model(replace(TAU, weights='0123')), IMAGE)
+    predict(model(replace(TAU, weights=classifier_fingerprint(model()))), IMAGE)
     loss = dict(type='CrossEntropyLoss', use_sigmoid=True)
     two = OperatingPoint('tau', ('a', 'b'), (-0.1, -2.0))
     with pytest.raises(ValueError, match='out_channels=1'):

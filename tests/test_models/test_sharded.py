@@ -58,7 +58,7 @@ def test_ranks_agree(tmp_path, kind):
     assert (first[held[0]] >= 0).any()
     if state:
         untrained = Step()
-        before = untrained.state_dict()['model.decode_head.contrast.loss.log_temperature'].clone()
+        before = untrained.model.decode_head.contrast.loss.log_temperature.clone()
         untrained.load_state_dict(state)
         after = untrained.model.decode_head.contrast.loss.log_temperature
         assert after.isfinite().all() and after != before

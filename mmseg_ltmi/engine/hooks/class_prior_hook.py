@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 
-from mmseg_ltmi.priors import ClassCountError, ClassPrior, describe
+from mmseg_ltmi.core.priors import ClassCountError, ClassPrior, describe
 
 
 @HOOKS.register_module()
@@ -20,7 +20,7 @@ class ClassPriorHook(Hook):
     ``set_class_prior(prior)``. Where none is, nothing is counted. Rank 0 counts, or reads what it
     counted for the same data set before; the others wait and receive it. On a large data set
     that may outlast the time-out of the process group: give more ``num_workers``, or count once
-    with ``tools/estimate_class_prior.py`` and name the file as ``class_prior``.
+    with ``mmseg-ltmi count`` and name the file as ``class_prior``.
 
     Args:
         num_workers: processes that count; 0 counts in the run's own.

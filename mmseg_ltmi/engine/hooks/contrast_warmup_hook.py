@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from mmseg_ltmi.models.losses import GMLLoss
+from mmseg_ltmi.core.losses import GMLLoss
 
 
 @HOOKS.register_module()

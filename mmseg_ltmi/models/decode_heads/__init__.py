@@ -1,6 +1,18 @@
 """``LTMI<Head>`` for every mmsegmentation head that classifies with ``cls_seg``."""
 
+from . import registered_heads
 from .ltmi_head import LTMIHeadMixin, ltmi_head
+from .record import HeadRecord
 from .registered_heads import SUPPORTED_HEADS, UNSUPPORTED_HEADS
 
-__all__ = ['SUPPORTED_HEADS', 'UNSUPPORTED_HEADS', 'LTMIHeadMixin', 'ltmi_head']
+_LTMI_HEADS = [f'LTMI{name}' for name in SUPPORTED_HEADS]
+globals().update({name: getattr(registered_heads, name) for name in _LTMI_HEADS})
+
+__all__ = [
+    'SUPPORTED_HEADS',
+    'UNSUPPORTED_HEADS',
+    'HeadRecord',
+    'LTMIHeadMixin',
+    'ltmi_head',
+    *_LTMI_HEADS,
+]

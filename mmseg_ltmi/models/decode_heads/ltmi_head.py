@@ -2,47 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from mmengine.logging import print_log
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_ltmi.models.losses.functional import LabelOutOfRangeError
-from mmseg_ltmi.models.losses.logit_adjusted_loss import LogitAdjustedLoss
-from mmseg_ltmi.models.losses.natural_shift import losses_of
+from mmseg_ltmi.core.contrast import PixelContrast
+from mmseg_ltmi.core.losses import LabelOutOfRangeError, LogitAdjustedLoss
+from mmseg_ltmi.core.posterior import ScoreReader, losses_of, stated_shift
+from mmseg_ltmi.core.priors import ClassPrior, PriorBuffer, check_same_prior
+from mmseg_ltmi.core.state_dict_hooks import before_load, keep_own_where_absent, rename_keys
+from mmseg_ltmi.prior_message import announce_prior
 
-from .cosine_classifier import replaced_classifier
-from .inference_prior import InferencePrior
+from .classifiers import build_classifier
+from .record import HeadRecord
 
 # A mixin in fact; to the type checker a head, whose methods it extends.
 _Head: Any = BaseDecodeHead if TYPE_CHECKING else object
 
 
 class LTMIHeadMixin(_Head):
-    """Adds the contrastive term in training and the inference prior in testing.
+    """Adds the contrastive term in training, and reads the scores in testing.
 
     The pixel feature is what ``cls_seg`` receives, and the labels are those that the head itself
     stacks, so a head's forward pass and losses stay as they are. The plain head's state-dict keys
-    stay too; ``contrast.*`` and ``inference_prior.*`` come on top, and neither is missed when a
+    stay too; ``contrast.*`` and ``score_reader.*`` come on top, and neither is missed when a
     stock checkpoint is loaded.
+
+    A head has one class prior. Whoever of ``class_prior``, the losses and the contrast names none
+    takes that of the others; two that differ are an error.
 
     Args:
         contrast: config of the contrastive term, ``type`` defaults to PixelContrast;
             ``in_channels`` and ``num_classes`` are filled in. None leaves it out.
-        class_prior: prior of the inference shift; None takes the one of the loss.
-        tau_test: operating point, 0 natural and 1 balanced.
+        class_prior: the head's class prior; None takes the one of the loss.
+        tau_test: how scores are read, 0 natural and 1 balanced.
         classifier: ``dict(type='linear')``, or ``dict(type='cosine', scale=30)`` in the place of
-            ``conv_seg``; a stock checkpoint's ``conv_seg`` then gives the directions.
+            ``conv_seg``, or a registered type; a stock checkpoint's ``conv_seg`` then gives the
+            directions.
 
     Raises:
-        ValueError: ``out_channels=1``, an unknown classifier, or no ``conv_seg`` to replace.
+        ValueError: ``out_channels=1``, an unknown classifier, no ``conv_seg`` to replace, or two
+            different priors.
     """
 
-    contrast: nn.Module | None
-    inference_prior: InferencePrior
+    contrast: PixelContrast | None
+    score_reader: ScoreReader
 
     def __init__(
         self,
@@ -57,124 +66,208 @@ class LTMIHeadMixin(_Head):
         name = type(self).__name__
         if self.out_channels == 1:
             raise ValueError(
-                f'{name} has out_channels=1, a single sigmoid score: logit adjustment and contrast '
-                f'need a score per class. Drop out_channels=1 (num_classes={self.num_classes} '
-                'scores and a softmax), or use the plain head'
+                f'{name} gives a single score (out_channels=1), which num_classes=1 and '
+                'num_classes=2 with a sigmoid loss ask for: logit adjustment and contrast need a '
+                f'score per class. Set num_classes=2 and leave out_channels out, or use the plain '
+                f'{name.removeprefix("LTMI")}'
             )
-        self.inference_prior = InferencePrior(self.num_classes, class_prior, tau_test)
-        self.inference_prior.follow(losses_of(self))
         if classifier is not None:
-            self.conv_seg = replaced_classifier(self._classifier(), classifier)
-        self._contrast = contrast
+            self.conv_seg = build_classifier(classifier, self._classifier())
+        self._contrast_config = contrast
         self.contrast = None if contrast is None else self._build_contrast()
-        self._seen: dict[str, Any] | None = None
+        self._own_prior = PriorBuffer(class_prior, self.num_classes, f'{name}.class_prior')
+        self.score_reader = ScoreReader(self.num_classes, tau_test)
+        # Of the step that is being computed, and of the last one for a segmentor with a teacher.
+        self._record: HeadRecord | None = None
+        self._kept_record: HeadRecord | None = None
+        self._taught = False
+        self._share_prior()
+        self._update_reader()
+        before_load(self, _adapt_state_dict)
 
-    def _build_contrast(self, **more: Any) -> nn.Module:
+    def _build_contrast(self, **more: Any) -> Any:
         return MODELS.build(
             {
                 'type': 'PixelContrast',
                 'in_channels': self._classifier().in_channels,
                 'num_classes': self.num_classes,
-                **(self._contrast or {}),
+                **(self._contrast_config or {}),
                 **more,
             }
         )
 
     def expect_teacher(self, channels: int) -> None:
-        """Build the contrastive term, if there is one, anew for keys from a teacher's features.
+        """From now on the segmentor gives the teacher's features to :meth:`contrast_losses`.
+
+        The contrastive term, if there is one, is built anew for keys from these features.
 
         Args:
             channels: channels of the teacher's pixel features.
         """
+        self._taught = True
         if self.contrast is not None:
             self.contrast = self._build_contrast(key_channels=channels)
+            self._share_prior()
+
+    # One class prior
+
+    def _priors(self) -> list[PriorBuffer]:
+        losses = [loss.prior for loss in losses_of(self) if isinstance(loss, LogitAdjustedLoss)]
+        contrast = getattr(self.contrast, 'prior', None)
+        return [self._own_prior, *losses, *([contrast] if contrast is not None else [])]
+
+    def _share_prior(self) -> None:
+        """Let whoever has no prior take that of the others; errors as the class."""
+        priors = self._priors()
+        check_same_prior(priors)
+        known = next((prior for prior in priors if not prior.is_open), None)
+        if known is None:
+            return
+        users: list[LogitAdjustedLoss | PixelContrast] = [
+            loss for loss in losses_of(self) if isinstance(loss, LogitAdjustedLoss)
+        ]
+        if isinstance(self.contrast, PixelContrast):
+            users.append(self.contrast)
+        for user in users:
+            if known.is_online and user.prior is not known:
+                user.share_prior(known)  # counted once a step, by the first that has it
+            elif user.needs_class_prior:
+                user.set_class_prior(known.class_prior)
+        if known is self._own_prior and known.is_online and users:
+            users[0].counts_labels = True
+
+    @property
+    def log_prior(self) -> Tensor:
+        """float32 (C,), or (0,) while it is open."""
+        return next((p for p in self._priors() if not p.is_open), self._own_prior).log_prior
+
+    def _update_reader(self) -> None:
+        self.score_reader.update(stated_shift(losses_of(self), self.num_classes), self.log_prior)
 
     @property
     def tau_test(self) -> float:
-        return self.inference_prior.tau_test
+        """How scores are read, 0 natural and 1 balanced."""
+        return self.score_reader.tau_test
 
     @tau_test.setter
     def tau_test(self, value: float) -> None:
-        self.inference_prior.tau_test = value
+        self.score_reader.tau_test = value
+
+    # Training
 
     def cls_seg(self, feat: Tensor) -> Tensor:
         logits = super().cls_seg(feat)
-        if self._seen is not None:
-            self._seen.update(features=feat, logits=logits)
+        if self._record is not None:
+            self._record.features, self._record.logits = feat, logits
         return logits
 
     def _stack_batch_gt(self, batch_data_samples: list) -> Any:
         stacked = super()._stack_batch_gt(batch_data_samples)
-        if self._seen is not None:
+        if self._record is not None:
             # The last stack is what the head classifies: STDCHead stacks the semantic labels
             # first and then the boundaries that it makes of them. PIDHead adds an edge map.
             labels = stacked[0] if isinstance(stacked, tuple) else stacked
-            self._seen.update(labels=labels.squeeze(1), data_samples=batch_data_samples)
+            self._record.labels = labels.squeeze(1)
+            self._record.data_samples = batch_data_samples
         return stacked
 
     def loss(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """The plain head's losses, and those of the contrastive term.
 
+        A head that expects a teacher leaves the contrastive term to its segmentor, which takes the
+        record of the step by :meth:`take_record`.
+
         Raises:
             LabelOutOfRangeError: naming the images.
         """
-        with self.watch() as seen:
-            try:
-                losses = super().loss(*args, **kwargs)
-            except LabelOutOfRangeError as error:
-                raise LabelOutOfRangeError(f'{error}; images: {self._bad_images(seen)}') from error
-        self.inference_prior.follow(losses_of(self))
-        if self.contrast is not None:
-            logits = seen['logits'].detach() if self.contrast.needs_logits else None
-            keys = seen.get('key_features')
-            losses.update(self.contrast(seen['features'], seen['labels'], logits, keys))
+        if any(prior.is_open for prior in self._priors()):
+            self._share_prior()
+        if self.score_reader.has_point:
+            print_log('training changes the model: its operating point is dropped', 'current')
+            self.score_reader.reset_point()
+        record = self._record = HeadRecord()
+        try:
+            losses = super().loss(*args, **kwargs)
+        except LabelOutOfRangeError as error:
+            images = _bad_images(record, self.num_classes, self.ignore_index)
+            raise LabelOutOfRangeError(f'{error}; images: {images}') from error
+        finally:
+            self._record = None
+        self._update_reader()
+        if self._taught:
+            self._kept_record = record
+        elif self.contrast is not None:
+            losses.update(self.contrast_losses(record))
         return losses
 
-    def loss_by_feat(self, seg_logits: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """The plain head's; where it can, the prior goes in before the upsampling.
+    def take_record(self) -> HeadRecord:
+        """What a head that expects a teacher saw in :meth:`loss`; it lets go of it."""
+        record, self._kept_record = self._kept_record or HeadRecord(), None
+        return record
 
-        That preserves a constant per class, and no copy of the scores is made at full resolution.
-        ``acc_seg`` is then of the natural posterior.
+    def contrast_losses(
+        self, record: HeadRecord, key_features: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The contrastive term and its diagnostics; {} without one.
+
+        Args:
+            record: of :meth:`loss`.
+            key_features: a teacher's pixel features (B, D, h, w), where one is expected.
         """
-        plain = super().loss_by_feat
+        if self.contrast is None:
+            return {}
+        logits = record.logits.detach() if self.contrast.needs_logits else None
+        labels = record.class_labels(self.ignore_index)
+        return self.contrast(record.features, labels, logits, key_features)
+
+    def loss_by_feat(self, seg_logits: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The plain head's; where it can, the prior goes in before the upsampling."""
+        if not self._adjusts_before_upsampling():
+            return super().loss_by_feat(seg_logits, *args, **kwargs)
+        loss: Any = self.loss_decode
+        # To mmsegmentation's own method, a head whose scores hold the prior already.
+        head = SimpleNamespace(
+            _stack_batch_gt=self._stack_batch_gt,
+            align_corners=self.align_corners,
+            ignore_index=self.ignore_index,
+            loss_decode=_NamedFunction(loss.of_adjusted, loss.loss_name),
+            sampler=None,
+        )
+        return BaseDecodeHead.loss_by_feat(head, loss.adjust(seg_logits), *args, **kwargs)
+
+    def _adjusts_before_upsampling(self) -> bool:
+        """Whether the prior can be added to the scores before they are upsampled.
+
+        Interpolation preserves a constant per class. No copy of the scores is made at full
+        resolution: with 150 classes at 512x512 a head's losses take 0.97 times cross-entropy's
+        time, and 1.09 times with the prior added there (docs/performance.md). ``acc_seg`` in the
+        log is then of the natural posterior.
+        """
         loss, *others = losses_of(self)
-        if (
-            plain.__func__ is not BaseDecodeHead.loss_by_feat
-            or self.sampler is not None  # it looks at the scores too
-            or others
-            or not isinstance(loss, LogitAdjustedLoss)
-            or loss.is_online  # its prior changes when the labels are seen
-            or loss.log_prior.numel() != self.num_classes
-        ):
-            return plain(seg_logits, *args, **kwargs)
-        with loss.prior_in_scores():
-            shift = (loss.tau * loss.log_prior)[:, None, None]
-            return plain(seg_logits + shift, *args, **kwargs)
+        return (
+            super().loss_by_feat.__func__ is BaseDecodeHead.loss_by_feat
+            and self.sampler is None  # it looks at the scores too
+            and not others
+            and isinstance(loss, LogitAdjustedLoss)
+            and not loss.prior.is_online  # it changes when the labels are seen
+            and loss.log_prior.numel() == self.num_classes
+        )
+
+    # Testing
+
+    def predict(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The plain head's, of scores that are read; metrics without a prior take this head's."""
+        announce_prior(self._known_prior())
+        return super().predict(*args, **kwargs)
+
+    def _known_prior(self) -> ClassPrior | Tensor:
+        known = next((p.class_prior for p in self._priors() if p.class_prior is not None), None)
+        return known if known is not None else self.score_reader.log_prior
 
     def predict_by_feat(self, seg_logits: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # Before the upsampling, which preserves a constant per class, and only here: a cascade
         # feeds the raw scores of forward() to its next stage, as in training.
-        return super().predict_by_feat(self.inference_prior(seg_logits), *args, **kwargs)
-
-    @contextmanager
-    def watch(self, key_features: Tensor | None = None) -> Iterator[dict[str, Any]]:
-        """Record what passes through the head in :meth:`loss`, and let go of it afterwards.
-
-        Args:
-            key_features: a teacher's pixel features (B, D, h, w), for the contrastive term.
-
-        Yields:
-            a dict that :meth:`loss` fills: 'features' (B, in_channels, h, w), raw 'logits'
-            (B, C, h, w), 'labels' (B, H, W) and 'data_samples'.
-        """
-        if self._seen is not None:  # the segmentor watches already
-            yield self._seen
-            return
-        self._seen = {} if key_features is None else {'key_features': key_features}
-        try:
-            yield self._seen
-        finally:
-            self._seen = None
+        return super().predict_by_feat(self.score_reader(seg_logits), *args, **kwargs)
 
     def _classifier(self) -> nn.Conv2d:
         classifier = getattr(self, 'conv_seg', None)
@@ -187,25 +280,45 @@ class LTMIHeadMixin(_Head):
             )
         return classifier
 
-    def _bad_images(self, seen: dict[str, Any]) -> list[str]:
-        labels = seen['labels']
-        bad = ((labels < 0) | (labels >= self.num_classes)) & (labels != self.ignore_index)
-        return [
-            sample.metainfo.get('seg_map_path') or sample.metainfo.get('img_path', f'no. {i}')
-            for i, sample in enumerate(seen['data_samples'])
-            if bad[i].any()
-        ]
 
-    def _load_from_state_dict(
-        self, state_dict: dict, prefix: str, metadata: dict, strict: bool, missing: list, *rest: Any
-    ) -> None:
-        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, *rest)
-        if self.contrast is not None and not any(
-            key.startswith(f'{prefix}contrast.') for key in state_dict
-        ):
-            # A stock checkpoint has no contrastive term; its own initial values are handed to it.
-            own = self.contrast.state_dict()
-            state_dict.update({f'{prefix}contrast.{key}': value for key, value in own.items()})
+class _NamedFunction:
+    """A loss function as mmsegmentation calls its loss modules."""
+
+    def __init__(self, function: Any, loss_name: str) -> None:
+        self.function, self.loss_name = function, loss_name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.function(*args, **kwargs)
+
+
+def _bad_images(record: HeadRecord, num_classes: int, ignore_index: int) -> list[str]:
+    labels = record.labels
+    bad = ((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)
+    return [
+        sample.metainfo.get('seg_map_path') or sample.metainfo.get('img_path', f'no. {i}')
+        for i, sample in enumerate(record.data_samples)
+        if bad[i].any()
+    ]
+
+
+def _adapt_state_dict(head: LTMIHeadMixin, state_dict: dict[str, Tensor], prefix: str) -> None:
+    rename_keys(
+        state_dict,
+        prefix,
+        {f'inference_prior.{n}': f'score_reader.{n}' for n in ('natural_shift', 'log_prior')},
+    )
+    parts = {key.removeprefix(prefix).split('.')[0] for key in state_dict if key.startswith(prefix)}
+    if 'conv_seg' in parts and 'score_reader' not in parts and head.score_reader is not None:
+        # The scores of a stock checkpoint are the natural posterior, whatever the config's loss
+        # would make of them. Training on tells the reader otherwise in its first step.
+        print_log(
+            f'{prefix.rstrip(".") or "the head"}: the checkpoint is of a stock head, and its '
+            'scores are read as the natural posterior',
+            'current',
+        )
+        head.score_reader.natural_shift.zero_()
+    if head.contrast is not None and 'contrast' not in parts:
+        keep_own_where_absent(head.contrast, state_dict, f'{prefix}contrast.')
 
 
 def ltmi_head(head: type[BaseDecodeHead]) -> type[BaseDecodeHead]:
@@ -224,14 +337,21 @@ def ltmi_head(head: type[BaseDecodeHead]) -> type[BaseDecodeHead]:
         >>> @ltmi_head
         ... @MODELS.register_module()
         ... class MyHead(BaseDecodeHead): ...
-        >>> MODELS.build(dict(type='LTMIMyHead', contrast=dict(class_prior='ade20k'), ...))
+        >>> MODELS.build(dict(type='LTMIMyHead', contrast=dict(), ...))
     """
+    make_ltmi_head(head, getattr(head, '__module__', ''))
+    return head
+
+
+def make_ltmi_head(head: type[BaseDecodeHead], module: str) -> type[BaseDecodeHead]:
+    """As :func:`ltmi_head`; the LTMI form, which gets a name in ``module``, where pickle looks."""
     if not (isinstance(head, type) and issubclass(head, BaseDecodeHead)):
         raise TypeError(
             f'ltmi_head takes a subclass of mmseg.models.decode_heads.BaseDecodeHead, got {head!r}'
         )
     name = f'LTMI{head.__name__}'
-    doc = f'{head.__name__} with the contrastive term and the inference prior of LTMIHeadMixin.'
-    ltmi = type(name, (LTMIHeadMixin, head), {'__doc__': doc, '__module__': head.__module__})
+    doc = f'{head.__name__} with the contrastive term and the score reader of LTMIHeadMixin.'
+    ltmi = type(name, (LTMIHeadMixin, head), {'__doc__': doc, '__module__': module})
+    setattr(sys.modules[module], name, ltmi)
     MODELS.register_module(name=name, module=ltmi)
-    return head
+    return ltmi

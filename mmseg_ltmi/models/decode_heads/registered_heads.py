@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from mmseg.models import decode_heads
 from mmseg.registry import MODELS
 
-from .ltmi_head import ltmi_head
+from .ltmi_head import make_ltmi_head
 
 SUPPORTED_HEADS = (
     'ANNHead',
@@ -70,6 +70,6 @@ def _refuse(name: str, reason: str) -> None:
 
 
 for _name in SUPPORTED_HEADS:
-    ltmi_head(getattr(decode_heads, _name))
+    make_ltmi_head(getattr(decode_heads, _name), __name__)
 for _name, _reason in UNSUPPORTED_HEADS.items():
     _refuse(_name, _reason)

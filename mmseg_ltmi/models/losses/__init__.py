@@ -1,15 +1,28 @@
-"""The losses of the mutual information bound, distillation and a baseline, and their functions."""
+"""The core's losses as ``loss_decode`` of mmsegmentation's heads."""
 
-from .distillation_loss import DistillationLoss
-from .focal_loss import SoftmaxFocalLoss
-from .gml_loss import GMLLoss
-from .logit_adjusted_loss import LogitAdjustedLoss
-from .natural_shift import natural_shift_of
+from mmseg.registry import MODELS
+
+from mmseg_ltmi.core.losses import (
+    DistillationLoss,
+    GMLLoss,
+    LogitAdjustedLoss,
+    LTMILoss,
+    SoftmaxFocalLoss,
+    class_log_likelihood,
+    gml_loss,
+    logit_adjusted_cross_entropy,
+)
+
+for _loss in (DistillationLoss, GMLLoss, LTMILoss, LogitAdjustedLoss, SoftmaxFocalLoss):
+    MODELS.register_module(module=_loss)
 
 __all__ = [
     'DistillationLoss',
     'GMLLoss',
+    'LTMILoss',
     'LogitAdjustedLoss',
     'SoftmaxFocalLoss',
-    'natural_shift_of',
+    'class_log_likelihood',
+    'gml_loss',
+    'logit_adjusted_cross_entropy',
 ]

@@ -1,20 +1,23 @@
 """Segmentors."""
 
-from .decision import Decision
-from .distilled import DistilledCascadeEncoderDecoder, DistilledEncoderDecoder, TeacherMixin
-from .operating_point import (
+from .distilled_segmentors import (
+    DistilledCascadeEncoderDecoder,
+    DistilledEncoderDecoder,
+    TeacherMixin,
+)
+from .ltmi_segmentors import (
     LTMICascadeEncoderDecoder,
     LTMIEncoderDecoder,
     LTMISegTTAModel,
-    OperatingPointMixin,
+    ScoreReadingMixin,
     classifier_fingerprint,
     heads_of,
     last_head,
+    reader_prefix,
 )
-from .teacher import EMATeacher, FrozenTeacher
+from .teacher import EMATeacher, FrozenTeacher, Teacher
 
 __all__ = [
-    'Decision',
     'DistilledCascadeEncoderDecoder',
     'DistilledEncoderDecoder',
     'EMATeacher',
@@ -22,9 +25,11 @@ __all__ = [
     'LTMICascadeEncoderDecoder',
     'LTMIEncoderDecoder',
     'LTMISegTTAModel',
-    'OperatingPointMixin',
+    'ScoreReadingMixin',
+    'Teacher',
     'TeacherMixin',
     'classifier_fingerprint',
     'heads_of',
     'last_head',
+    'reader_prefix',
 ]

@@ -14,10 +14,11 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_ltmi.core.posterior import losses_of, natural_shift_of_head
+from mmseg_ltmi.core.recorder import FeatureRecorder
 from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
-from mmseg_ltmi.models.losses.natural_shift import first_stated, losses_of
 
-from .operating_point import heads_of, last_head
+from .ltmi_segmentors import heads_of, last_head
 from .teacher_files import build_head, check_label_space, classifier_of, load_weights, read_model
 from .teacher_view import Renormalization
 
@@ -25,7 +26,7 @@ PLAIN = dict(type='SegDataPreProcessor')  # neither normalizes nor swaps channel
 
 
 class TeacherOutput(NamedTuple):
-    """What a teacher says about a batch, without graph.
+    """A teacher's features and scores of a batch, without graph.
 
     Attributes:
         features: pixel features (B, D, h, w), what its classifier sees.
@@ -63,6 +64,7 @@ class Teacher(nn.Module):
         raise NotImplementedError
 
 
+@MODELS.register_module()
 class FrozenTeacher(Teacher):
     """A trained network, which no checkpoint of the student holds.
 
@@ -118,8 +120,8 @@ class FrozenTeacher(Teacher):
             # Once, with the first batch: only then is the student's data set known.
             check_label_space(self._label_space, data_samples, student.num_classes, self.checkpoint)
             self._label_space = None
-        seen = _run(network, self.renormalization(inputs), data_samples)
-        return TeacherOutput(*seen, self.natural_shift)
+        output = _run(network, self.renormalization(inputs), data_samples)
+        return output._replace(natural_shift=self.natural_shift)
 
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> FrozenTeacher:
         for network in self._loaded:  # to another device or dtype, with the rest of the model
@@ -130,6 +132,7 @@ class FrozenTeacher(Teacher):
         return self  # for EMAHook: what never changes can be shared
 
 
+@MODELS.register_module()
 class EMATeacher(Teacher):
     """A moving average of the student itself; checkpoints hold it.
 
@@ -183,83 +186,82 @@ class EMATeacher(Teacher):
         # goes on exactly.
         if student.training:
             self.update(student)
-        return TeacherOutput(*_run(self.network, inputs, data_samples), None)
+        return _run(self.network, inputs, data_samples)
+
+
+SHORT_NAMES = {'EMA': 'EMATeacher'}
+ARGUMENTS = {'EMATeacher': {'momentum'}, 'FrozenTeacher': {'config', 'checkpoint'}}
 
 
 def build_teacher(teacher: Any, student: EncoderDecoder) -> Teacher:
     """The teacher that a config asks for.
 
     Args:
-        teacher: ``dict(config=..., checkpoint=...)`` or ``dict(type='EMA', momentum=0.999)``.
+        teacher: ``dict(config=..., checkpoint=...)``, ``dict(type='EMA', momentum=0.999)``, or the
+            config of a registered Teacher.
         student: the segmentor that is to be trained.
 
     Raises:
         ValueError: another dict; and as the teachers.
     """
     options = dict(teacher) if isinstance(teacher, dict) else {}
-    kind = options.pop('type', None)
-    if kind == 'EMA' and set(options) <= {'momentum'}:
-        return EMATeacher(student, **options)
-    known = kind is None and set(options) <= {'config', 'checkpoint'}
-    if not known or options.get('config') is None:
+    kind = options.pop('type', 'FrozenTeacher')
+    kind = SHORT_NAMES.get(kind, kind) if isinstance(kind, str) else kind
+    known = ARGUMENTS.get(kind, set(options)) if isinstance(kind, str) else set(options)
+    if (
+        not set(options) <= known
+        or (isinstance(kind, str) and MODELS.get(kind) is None)
+        or (kind == 'FrozenTeacher' and options.get('config') is None)
+    ):
         raise ValueError(
             f"teacher={teacher}: use dict(config='teacher.py', checkpoint='teacher.pth') or "
-            "dict(type='EMA', momentum=0.999)"
+            "dict(type='EMA', momentum=0.999), or a type that is registered in MODELS"
         )
-    if options.get('checkpoint') is None:
+    if kind == 'FrozenTeacher' and options.get('checkpoint') is None:
         raise ValueError(
             f'the teacher has a config ({options["config"]}) but no checkpoint: give the file that '
             'training this config has written (teacher.checkpoint)'
         )
-    return FrozenTeacher(**options, student=student)
+    return MODELS.build({**options, 'type': kind, 'student': student})
 
 
 def _natural_shift(network: EncoderDecoder) -> Tensor:
     """What turns the network's raw scores into its natural log-posterior, float32 (C,)."""
     head = last_head(network)
-    known = None
-    if isinstance(head, LTMIHeadMixin):
-        known = head.inference_prior.natural_shift  # of the checkpoint
-    if known is None or known.isnan().any():
-        losses = losses_of(head)
-        stated = first_stated(losses, network.num_classes)
-        if stated is None and any(getattr(loss, 'needs_class_prior', False) for loss in losses):
-            raise ValueError(
-                "the teacher's loss_decode has class_prior=None, which its checkpoint does not "
-                'hold: name the prior it was trained with in teacher.config (the class_prior.json '
-                'in its work dir)'
-            )
-        known = None if stated is None else stated[1]
-    return torch.zeros(network.num_classes) if known is None else known
+    shift = natural_shift_of_head(head, network.num_classes)
+    if shift is not None:
+        return shift
+    if any(getattr(loss, 'needs_class_prior', False) for loss in losses_of(head)):
+        raise ValueError(
+            "the teacher's loss_decode has class_prior=None, which its checkpoint does not "
+            'hold: name the prior it was trained with in teacher.config (the class_prior.json '
+            'in its work dir)'
+        )
+    return torch.zeros(network.num_classes)
 
 
 def _keep_features_only(network: EncoderDecoder) -> None:
     """Take out what only training and reading the scores need; no parameter stays trainable."""
-    for name in ('auxiliary_head', 'decision', '_point', 'teacher'):
+    for name in ('auxiliary_head', 'score_reader', '_point', 'teacher'):
         if hasattr(network, name):
             setattr(network, name, None)
     for head in heads_of(network):
         head.loss_decode = nn.Identity()
         if isinstance(head, LTMIHeadMixin):
-            for name in ('contrast', 'inference_prior'):
+            for name in ('contrast', 'score_reader'):
                 setattr(head, name, None)
     network.requires_grad_(False).eval()
 
 
 @torch.no_grad()
-def _run(network: EncoderDecoder, inputs: Tensor, data_samples: list) -> tuple[Tensor, Tensor]:
-    """What the last classifier of the network sees and says."""
-    seen: list[tuple[Tensor, Tensor]] = []
-    handle = classifier_of(last_head(network)).register_forward_hook(
-        lambda _, features, logits: seen.append((features[0], logits))
-    )
-    try:
+def _run(network: EncoderDecoder, inputs: Tensor, data_samples: list) -> TeacherOutput:
+    """What the last classifier of the network sees and gives."""
+    head = last_head(network)
+    with FeatureRecorder(network, classifier_of(head)) as recorder:
         network(inputs, data_samples, mode='tensor')
-    finally:
-        handle.remove()
-    if not seen:
-        raise ValueError(
-            f'the teacher has no cls_seg features: {type(last_head(network)).__name__} does not '
-            'use its conv_seg. Take a teacher with a per-pixel head, such as UPerHead'
-        )
-    return seen[-1]
+        if not recorder.has_recorded:
+            raise ValueError(
+                f'the teacher has no cls_seg features: {type(head).__name__} does not use its '
+                'conv_seg. Take a teacher with a per-pixel head, such as UPerHead'
+            )
+        return TeacherOutput(recorder.features, recorder.logits, None)

@@ -101,10 +101,9 @@ def load_weights(model: ConfigDict, checkpoint: str) -> tuple[EncoderDecoder, di
         content, state = read_checkpoint(checkpoint, 'teacher.checkpoint=')
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f'{error}: train the teacher first (tools/train.py with its config), or name the file '
-            'that this has written'
+            f'{error}: train the teacher first (mmseg-ltmi train with its config), or name the '
+            'file that this has written'
         ) from error
-    state = {key.removeprefix('module.'): value for key, value in state.items()}
     try:
         found = network.load_state_dict(state, strict=False)
     except RuntimeError as error:

@@ -1,0 +1,222 @@
+"""The contrastive term: sampler, projection, queue and loss, joined."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..distributed import rank_and_world_size
+from ..losses import GMLLoss
+from ..pixel_maps import gather_pixels, resize_features, resize_labels
+from ..priors import PriorBuffer
+from ..state_dict_hooks import before_load, rename_keys
+from .class_queue import ClassQueue
+from .pixel_sampler import ClassBalancedPixelSampler
+from .projection_head import ProjectionHead
+
+Part = nn.Module | dict | None
+"""A module, or the arguments of one; ``type`` in them is a class, the default's if left out."""
+
+
+class PixelContrast(nn.Module):
+    """Label-aware contrast between the pixels of a batch and a class-wise queue.
+
+    By itself it stores the queries' embeddings. With ``key_channels`` the contrast samples are a
+    teacher's pixel features: the queue stores them as they are, and ``key_projector`` embeds all of
+    it anew in every step, so that gradient reaches that projection.
+
+    Args:
+        in_channels: channels of the pixel feature (a decode head fills it in).
+        num_classes: C (a decode head fills it in).
+        class_prior: as for LogitAdjustedLoss; it sizes the queue, and it is the queries'
+            distribution where the sampler draws uniformly. With 'online' every class gets the
+            same share of the queue, which is laid out before anything is counted. In a decode
+            head, None takes the prior of the head's loss.
+        projector: the projection head, or its arguments.
+        sampler: the pixel sampler, or its arguments; ClassBalancedPixelSampler by default.
+        queue: the queue, or its arguments.
+        loss: the loss, or its arguments.
+        key_channels: channels of the teacher's pixel feature (the segmentor fills it in); None
+            stores the queries' embeddings.
+        key_projector: the projection of a teacher's features, or its arguments; None takes those
+            of ``projector``.
+
+    Raises:
+        ValueError: ``key_projector`` gives another width than ``projector``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        class_prior: Any = None,
+        projector: Part = None,
+        sampler: Part = None,
+        queue: Part = None,
+        loss: Part = None,
+        key_channels: int | None = None,
+        key_projector: Part = None,
+    ) -> None:
+        super().__init__()
+        self.prior = PriorBuffer(class_prior, num_classes, 'PixelContrast.class_prior')
+        # False where the loss of the head, which has the same prior, counts the labels already.
+        self.counts_labels = True
+        self.projector: Any = _built(projector, ProjectionHead, in_channels=in_channels)
+        self.key_projector: Any = None
+        if key_channels is not None:
+            if key_projector is None or isinstance(key_projector, dict):
+                own = projector if isinstance(projector, dict) else {}
+                key_projector = {**own, **(key_projector or {})}
+            self.key_projector = _built(key_projector, ProjectionHead, in_channels=key_channels)
+            widths = (self.projector.out_channels, self.key_projector.out_channels)
+            if widths[0] != widths[1]:
+                raise ValueError(
+                    f'PixelContrast.projector embeds into {widths[0]} channels and key_projector '
+                    f'into {widths[1]}: give both the same out_channels'
+                )
+        self.sampler: Any = _built(sampler, ClassBalancedPixelSampler)
+        channels = key_channels or self.projector.out_channels
+        self.queue: Any = _built(queue, ClassQueue, num_classes=num_classes, channels=channels)
+        self.loss: Any = _built(loss, GMLLoss, num_classes=num_classes)
+        self._allocate_queue()
+        before_load(self, _adapt_to_own_keys)
+
+    @property
+    def log_prior(self) -> Tensor:
+        """float32 (C,), or (0,) while the prior is open."""
+        return self.prior.log_prior
+
+    @property
+    def needs_class_prior(self) -> bool:
+        """Whether it waits for :meth:`set_class_prior`."""
+        return self.prior.is_open
+
+    def set_class_prior(self, class_prior: Any) -> None:
+        """Set the prior and share the queue out by it."""
+        self.prior.set(class_prior)
+        self._allocate_queue()
+
+    def share_prior(self, prior: PriorBuffer) -> None:
+        """Use another module's prior as its own; that module counts the labels."""
+        self.prior, self.counts_labels = prior, False
+        self._allocate_queue()
+
+    def _allocate_queue(self) -> None:
+        if self.log_prior.numel():  # not open, nor online and without a batch yet
+            self.queue.allocate(self.log_prior.exp())
+
+    @property
+    def needs_logits(self) -> bool:
+        """Whether :meth:`forward` wants the network's scores."""
+        return self.sampler.needs_logits
+
+    @property
+    def takes_teacher(self) -> bool:
+        """Whether the keys are a teacher's features."""
+        return self.key_projector is not None
+
+    def forward(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        logits: Tensor | None = None,
+        key_features: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """The term and what there is to know about it.
+
+        Args:
+            features: pixel features (B, in_channels, h, w).
+            labels: int64 (B, H, W); they are brought to (h, w) by the nearest pixel. What is
+                outside 0..C-1 takes no part.
+            logits: raw scores (B, C, h, w), where the sampler wants them.
+            key_features: the teacher's pixel features (B, key_channels, *, *) of the same images;
+                they are brought to (h, w) bilinearly.
+
+        Returns:
+            ``loss_contrast``, and the diagnostics ``acc_contrast`` (% of the queries whose class
+            has the highest posterior under the mixture), ``contrast_temperature`` and
+            ``queue_fill`` (share of the slots in use).
+
+        Raises:
+            ValueError: ``key_features`` without ``key_channels`` or the other way round.
+            RuntimeError: the class prior is still open.
+        """
+        if (key_features is None) == self.takes_teacher:
+            raise ValueError(
+                'PixelContrast takes key_features if it was built with key_channels, and only then '
+                '(DistilledEncoderDecoder gives it both)'
+            )
+        if self.counts_labels:
+            self.prior.count(labels, self.queue.num_classes)
+        log_prior = self.prior.required()
+        size = features.shape[2:]
+        small = resize_labels(labels, size)
+        sample = self.sampler(small, log_prior, logits)
+        # Pixels are picked before they are projected: the rest of the map costs nothing.
+        query = self.projector(gather_pixels(features, sample.pixel))
+        if key_features is None:
+            stored = query
+        else:
+            stored = gather_pixels(resize_features(key_features, size), sample.pixel)
+
+        rank, world_size = rank_and_world_size()
+        ids = sample.pixel * world_size + rank  # unique also where ranks' batches differ in size
+        self.queue.enqueue(stored, _first_of_each(sample.pixel, sample.labels), ids)
+        key, key_labels, key_ids = self.queue.read()
+        if self.takes_teacher:
+            key = self.key_projector(key)
+        loss, log_likelihood = self.loss.with_likelihood(
+            query,
+            sample.labels,
+            key,
+            key_labels,
+            sample.log_prior,
+            query_ids=ids,
+            key_ids=key_ids,
+        )
+        return {
+            'loss_contrast': loss,
+            'acc_contrast': _accuracy(log_likelihood + sample.log_prior, sample.labels),
+            'contrast_temperature': self.loss.temperature,
+            'queue_fill': self.queue.fill(),
+        }
+
+
+def _built(part: Part, default: type[nn.Module], **filled: Any) -> nn.Module:
+    if isinstance(part, nn.Module):
+        return part
+    arguments = {**filled, **(part or {})}
+    kind = arguments.pop('type', default)
+    return kind(**arguments)
+
+
+def _first_of_each(index: Tensor, labels: Tensor) -> Tensor:
+    """Labels with -1 for every repetition of a pixel: a ring should not fill with one pixel."""
+    order = index.argsort(stable=True)
+    repeated = torch.zeros_like(index, dtype=torch.bool)
+    repeated[order[1:]] = index[order[1:]] == index[order[:-1]]
+    return labels.masked_fill(repeated, -1)
+
+
+def _accuracy(log_joint: Tensor, labels: Tensor) -> Tensor:
+    known = labels >= 0
+    correct = (log_joint.argmax(1) == labels) & known
+    return 100 * correct.sum() / known.sum().clamp(min=1)
+
+
+def _adapt_to_own_keys(contrast: PixelContrast, state_dict: dict[str, Tensor], prefix: str) -> None:
+    rename_keys(state_dict, prefix, {'online_counts': 'prior.online_counts'})
+    room = state_dict.get(f'{prefix}queue.room')
+    if room is None:
+        return
+    projects_keys = any(key.startswith(f'{prefix}key_projector.') for key in state_dict)
+    own = contrast.queue.room.to(room)
+    reason = ''
+    if projects_keys != contrast.takes_teacher:
+        reason = "the checkpoint's keys are embeddings, a teacher's are features, or vice versa"
+    elif not contrast.prior.is_open and room.shape == own.shape and not torch.equal(room, own):
+        reason = "the checkpoint's queue is shared out by another class prior"
+    if reason:
+        contrast.queue.reject(state_dict, f'{prefix}queue.', reason)

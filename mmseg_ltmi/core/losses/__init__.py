@@ -1,0 +1,24 @@
+"""The losses of the mutual information bound, distillation and a baseline, and their functions."""
+
+from .distillation import DistillationLoss
+from .focal import SoftmaxFocalLoss
+from .functional import (
+    LabelOutOfRangeError,
+    class_log_likelihood,
+    gml_loss,
+    logit_adjusted_cross_entropy,
+)
+from .gml import GMLLoss
+from .logit_adjustment import LogitAdjustedLoss, LTMILoss
+
+__all__ = [
+    'DistillationLoss',
+    'GMLLoss',
+    'LTMILoss',
+    'LabelOutOfRangeError',
+    'LogitAdjustedLoss',
+    'SoftmaxFocalLoss',
+    'class_log_likelihood',
+    'gml_loss',
+    'logit_adjusted_cross_entropy',
+]

@@ -1,0 +1,264 @@
+"""Logit-adjusted cross-entropy as a module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..priors import PriorBuffer
+from ..state_dict_hooks import before_load, rename_keys
+from .functional import logit_adjusted_cross_entropy
+
+
+class LogitAdjustedLoss(nn.Module):
+    """``CE(s + tau * log pi, y)``, for any network, and for any decode and auxiliary head.
+
+    Source: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, equation 10; Suh &
+    Seo, ICML 2023 (arXiv 2305.01160), the parametric model of p(z|y).
+
+    Args:
+        class_prior: a published name ('ade20k', 'cityscapes', 'camvid'), a path, counts or
+            probabilities, a dict or a ClassPrior; None leaves it open until
+            :meth:`set_class_prior`, which ClassPriorHook calls; 'online' or
+            ``dict(type='online', decay=0.999)`` counts the labels as they come.
+        tau: strength of the adjustment; 0 is plain cross-entropy.
+        class_weight: None, C numbers, or by name from the prior: 'inverse' (``1 / (C pi_c)``),
+            'inverse_sqrt' (its square root) or 'median_frequency' (``median(pi) / pi_c``). Weights
+            make another class distribution of the pixels, ``w_c pi_c``; the ``tau`` that matches
+            it is 0 for 'inverse' and 'median_frequency', 0.5 for 'inverse_sqrt', 1 for None.
+        loss_weight: factor of the loss.
+        avg_non_ignore: let the mean divide by the valid pixels only. False divides by all pixels,
+            as mmsegmentation's CrossEntropyLoss does by default.
+        loss_name: name in the log; it must start with ``loss_`` to take part in the backward pass.
+        ignore_index: label that takes no part where the caller names none (DDRHead, PIDHead).
+        use_sigmoid: accepted only as False, since base configs leave it behind.
+        use_mask: likewise.
+        num_classes: C; only an online prior under EMAHook, which copies buffers of a fixed size,
+            needs to know it before the first batch.
+
+    Raises:
+        ValueError: ``use_sigmoid`` or ``use_mask`` is set, ``class_weight`` is no known name, not
+            C long or not positive.
+    """
+
+    listed_weight: Tensor | None
+
+    def __init__(
+        self,
+        class_prior: Any = None,
+        tau: float = 1.0,
+        class_weight: str | Sequence[float] | None = None,
+        loss_weight: float = 1.0,
+        avg_non_ignore: bool = True,
+        loss_name: str = 'loss_ltmi',
+        ignore_index: int = 255,
+        use_sigmoid: bool = False,
+        use_mask: bool = False,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if use_sigmoid or use_mask:
+            raise ValueError(
+                f'{name} is a softmax loss over classes: leave use_sigmoid and use_mask '
+                'False. For num_classes=2 with out_channels=1, drop out_channels=1'
+            )
+        _check_class_weight(class_weight, name)
+        self.class_weight = class_weight
+        self.prior = PriorBuffer(class_prior, num_classes, f'{name}.class_prior')
+        # False where another module that shares the prior counts this head's labels already.
+        self.counts_labels = True
+        listed = None
+        if class_weight is not None and not isinstance(class_weight, str):
+            listed = torch.as_tensor(class_weight, dtype=torch.float32)
+        # On the device already: to send a list there in every step would wait for it.
+        self.register_buffer('listed_weight', listed, persistent=False)
+        self._check_number_of_weights()
+        self.tau = tau
+        self.loss_weight = loss_weight
+        self.avg_non_ignore = avg_non_ignore
+        self.ignore_index = ignore_index
+        self._loss_name = loss_name
+        before_load(self, _rename_counts)
+
+    @property
+    def loss_name(self) -> str:
+        return self._loss_name
+
+    @property
+    def log_prior(self) -> Tensor:
+        """float32 (C,), or (0,) while the prior is open."""
+        return self.prior.log_prior
+
+    @property
+    def online_counts(self) -> Tensor:
+        """float64 (C,), the running counts of an online prior."""
+        return self.prior.online_counts
+
+    @property
+    def needs_class_prior(self) -> bool:
+        """Whether it waits for :meth:`set_class_prior`."""
+        return self.prior.is_open
+
+    def set_class_prior(self, class_prior: Any) -> None:
+        """Set the prior, in any form that the argument takes."""
+        self.prior.set(class_prior)
+        self._check_number_of_weights()
+
+    def share_prior(self, prior: PriorBuffer) -> None:
+        """Use another module's prior as its own; that module counts the labels."""
+        self.prior, self.counts_labels = prior, False
+        self._check_number_of_weights()
+
+    def _check_number_of_weights(self) -> None:
+        weight, known = self.listed_weight, self.log_prior.numel()
+        if weight is not None and known not in (0, len(weight)):
+            raise ValueError(
+                f'{type(self).__name__}.class_weight has {len(weight)} entries, but the class '
+                f'prior has {known} classes: give one weight per class'
+            )
+
+    def class_weights(self) -> Tensor | None:
+        """float32 (C,), or None."""
+        if not isinstance(self.class_weight, str):
+            return self.listed_weight
+        log_prior = self.prior.required()
+        inverse = (-log_prior).exp() / log_prior.numel()
+        if self.class_weight.startswith('inverse'):
+            return inverse.sqrt() if self.class_weight == 'inverse_sqrt' else inverse
+        # torch's median of an even count is the lower one; the usual one is between the two.
+        return log_prior.exp().quantile(0.5) / log_prior.exp()
+
+    def natural_shift(self) -> Tensor | None:
+        """``tau * log pi - log w`` (C,): raw scores plus this are the natural log-posterior.
+
+        None while the class prior is open or, online, nothing is counted.
+        """
+        if not self.log_prior.numel():
+            return None
+        shift = self.tau * self.log_prior
+        weight = self.class_weights()
+        return shift if weight is None else shift - weight.log()
+
+    def adjust(self, scores: Tensor) -> Tensor:
+        """Scores (N, C, *) plus ``tau * log pi``."""
+        shift = self.tau * self.prior.required()
+        return scores + shift.view(1, -1, *[1] * (scores.ndim - 2))
+
+    def forward(
+        self,
+        pred: Tensor,
+        label: Tensor,
+        weight: Tensor | None = None,
+        ignore_index: int | None = None,
+        reduction_override: str | None = None,
+        **_: Any,
+    ) -> Tensor:
+        """The loss, called as mmsegmentation's heads and its OHEM sampler call theirs.
+
+        Args:
+            pred: scores (N, C, H, W).
+            label: (N, H, W), int64.
+            weight: (N, H, W) weight of each pixel.
+            ignore_index: label that takes no part.
+            reduction_override: 'none' gives the loss of each pixel, 'sum' their sum.
+
+        Returns:
+            a float32 scalar, or (N, H, W).
+        """
+        ignore_index = self.ignore_index if ignore_index is None else ignore_index
+        if self.counts_labels and (self.training or not self.log_prior.numel()):
+            self.prior.count(label, pred.shape[1], ignore_index)
+        reduction = reduction_override or 'mean'
+        return self._weighted(pred, label, self.tau, weight, ignore_index, reduction)
+
+    def of_adjusted(
+        self,
+        pred: Tensor,
+        label: Tensor,
+        weight: Tensor | None = None,
+        ignore_index: int | None = None,
+        **_: Any,
+    ) -> Tensor:
+        """As :meth:`forward`, of scores that :meth:`adjust` has adjusted."""
+        ignore_index = self.ignore_index if ignore_index is None else ignore_index
+        return self._weighted(pred, label, 0.0, weight, ignore_index)
+
+    def _weighted(
+        self,
+        pred: Tensor,
+        label: Tensor,
+        tau: float,
+        weight: Tensor | None,
+        ignore_index: int,
+        reduction: str = 'mean',
+    ) -> Tensor:
+        log_prior = self.prior.required()
+        if pred.shape[1] != log_prior.numel():
+            hint = (
+                'a head with out_channels=1 has no class to adjust; drop out_channels=1 so that '
+                'it gives num_classes=2 scores'
+                if pred.shape[1] == 1
+                else 'they must be as many'
+            )
+            raise ValueError(
+                f'the head gives {pred.shape[1]} channels, but the class prior of '
+                f'{type(self).__name__} has {log_prior.numel()} classes: {hint}'
+            )
+        return self.loss_weight * logit_adjusted_cross_entropy(
+            pred,
+            label,
+            log_prior,
+            tau,
+            class_weight=self.class_weights(),
+            ignore_index=ignore_index,
+            reduction=reduction,
+            weight=weight,
+            avg_non_ignore=self.avg_non_ignore,
+        )
+
+
+class LTMILoss(LogitAdjustedLoss):
+    """LogitAdjustedLoss with the recommended defaults.
+
+    Half of the correction is added to the scores (``tau=0.5``), half weighs the pixels
+    (``class_weight='inverse_sqrt'``). That did best on real data (docs/results.md).
+
+    Args:
+        class_prior: as for LogitAdjustedLoss.
+        tau: as for LogitAdjustedLoss.
+        class_weight: as for LogitAdjustedLoss.
+        kwargs: the other arguments of LogitAdjustedLoss.
+    """
+
+    def __init__(
+        self,
+        class_prior: Any = None,
+        tau: float = 0.5,
+        class_weight: str | Sequence[float] | None = 'inverse_sqrt',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(class_prior, tau, class_weight, **kwargs)
+
+
+def _check_class_weight(class_weight: str | Sequence[float] | None, name: str) -> None:
+    if isinstance(class_weight, str):
+        if class_weight not in ('inverse', 'inverse_sqrt', 'median_frequency'):
+            raise ValueError(
+                f"{name}.class_weight is {class_weight!r}: use 'inverse', "
+                "'inverse_sqrt', 'median_frequency', a list of numbers or None"
+            )
+    elif class_weight is not None:
+        values = torch.as_tensor(class_weight, dtype=torch.float64)
+        if values.ndim != 1 or not bool((values.isfinite() & (values > 0)).all()):
+            raise ValueError(
+                f'{name}.class_weight must be positive finite numbers, one per class, '
+                f'but is {class_weight!r}'
+            )
+
+
+def _rename_counts(_: LogitAdjustedLoss, state_dict: dict[str, Tensor], prefix: str) -> None:
+    rename_keys(state_dict, prefix, {'online_counts': 'prior.online_counts'})

@@ -1,0 +1,24 @@
+"""From raw scores to a decision: the natural shift, operating points and what they are worth."""
+
+from .areas import decision_areas, image_miou, labels_or_spare
+from .iou_rule import IoURule, fit_iou_rule, iou_scores
+from .natural_shift import losses_of, natural_shift_of, natural_shift_of_head, stated_shift
+from .operating_point import OperatingPoint
+from .score_reader import ScoreReader
+from .tau_sweep import areas_over_taus
+
+__all__ = [
+    'IoURule',
+    'OperatingPoint',
+    'ScoreReader',
+    'areas_over_taus',
+    'decision_areas',
+    'fit_iou_rule',
+    'image_miou',
+    'iou_scores',
+    'labels_or_spare',
+    'losses_of',
+    'natural_shift_of',
+    'natural_shift_of_head',
+    'stated_shift',
+]

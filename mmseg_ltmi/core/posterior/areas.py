@@ -1,0 +1,43 @@
+"""The four areas that every score is made of."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def labels_or_spare(label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Labels with C for each pixel that takes no part: ``ignore_index``, or outside 0..C-1."""
+    known = (label != ignore_index) & (label >= 0) & (label < num_classes)
+    return label.where(known, num_classes)
+
+
+def decision_areas(
+    decision: Tensor, label: Tensor, num_classes: int, weight: Tensor | None = None
+) -> Tensor:
+    """Intersection, union, prediction and label pixels of each class, float64 (4, C).
+
+    Args:
+        decision: int64 (P,), classes.
+        label: int64 (P,), classes, or C for a pixel that takes no part.
+        num_classes: C.
+        weight: float64 (P,), pixels that each one stands for; None is one.
+    """
+    # One histogram of pairs holds them all.
+    pairs = (label * num_classes + decision).bincount(weight, (num_classes + 1) * num_classes)
+    confusion = pairs.view(num_classes + 1, num_classes)[:-1].double()
+    intersect, predicted, labelled = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
+    return torch.stack([intersect, predicted + labelled - intersect, predicted, labelled])
+
+
+def image_miou(areas: Tensor) -> Tensor:
+    """Mean IoU of one image, in percent, over the classes that its labels or its decision hold.
+
+    Args:
+        areas: (..., 4, C) intersection, union, prediction and label pixels.
+
+    Returns:
+        (...); ``nan`` for an image without a labelled pixel.
+    """
+    intersect, union = areas[..., 0, :], areas[..., 1, :]
+    return 100 * (intersect / union).nanmean(-1)

@@ -1,0 +1,69 @@
+"""What turns raw scores into the natural log-posterior: of a loss, and of a head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def natural_shift_of(loss: nn.Module, num_classes: int) -> Tensor | None:
+    """The per-class shift that turns raw scores into the natural log-posterior.
+
+    ``tau * log pi`` for logit adjustment, ``-log w`` for class weights, their sum for both, zero
+    for plain cross-entropy. A class of weight zero is not learned: it gets the smallest shift.
+
+    Args:
+        loss: a loss module: one that states ``natural_shift()``, or mmsegmentation's or torch's
+            CrossEntropyLoss.
+        num_classes: C.
+
+    Returns:
+        float32 (C,), or None where the loss does not say (its class prior is still to be filled
+        in, or its scores are no log-posterior at all, as with Dice).
+    """
+    stated = getattr(loss, 'natural_shift', None)
+    if callable(stated):
+        return stated()
+    if type(loss).__name__ != 'CrossEntropyLoss' or getattr(loss, 'use_sigmoid', False):
+        return None
+    class_weight = getattr(loss, 'class_weight', getattr(loss, 'weight', None))
+    if class_weight is None:
+        return torch.zeros(num_classes)
+    weight = torch.as_tensor(class_weight, dtype=torch.float32)
+    return -weight.where(weight > 0, weight.max()).log()
+
+
+def losses_of(head: nn.Module) -> list[nn.Module]:
+    """The losses of a decode head's ``loss_decode``, one or several."""
+    losses: Any = head.loss_decode
+    return list(losses) if isinstance(losses, nn.ModuleList) else [losses]
+
+
+def stated_shift(losses: list[nn.Module], num_classes: int) -> Tensor | None:
+    """The shift (C,) of the first loss that states one, which speaks for the head."""
+    for loss in losses:
+        shift = natural_shift_of(loss, num_classes)
+        if shift is not None and shift.shape == (num_classes,):
+            return shift
+    return None
+
+
+def natural_shift_of_head(head: nn.Module, num_classes: int) -> Tensor | None:
+    """The natural shift of a decode head, whatever its kind.
+
+    An LTMI head has a ScoreReader that learned the shift in training or from a checkpoint. A stock
+    head's losses state it.
+
+    Args:
+        head: a module with ``loss_decode``, and a ``score_reader`` if it is an LTMI head.
+        num_classes: C.
+
+    Returns:
+        float32 (C,), or None where nothing says it.
+    """
+    reader = getattr(head, 'score_reader', None)
+    if reader is not None and not reader.natural_shift.isnan().any():
+        return reader.natural_shift
+    return stated_shift(losses_of(head), num_classes)

@@ -1,0 +1,140 @@
+"""How a network's raw scores are read: all of it, in one module that a checkpoint carries."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..state_dict_hooks import after_load, before_load, keep_own_where_absent
+from .iou_rule import iou_scores
+from .operating_point import OperatingPoint
+
+
+class ScoreReader(nn.Module):
+    """Raw scores to the natural posterior, and from there to a decision.
+
+    Raw scores plus ``natural_shift`` are the natural log-posterior. Its argmax is the decision,
+    unless one of two says otherwise: ``tau_test``, which takes ``tau_test * log pi`` off again, or
+    an operating point, which is a tau or the IoU rule. Both at once are an error.
+
+    What is known is in buffers, so that a checkpoint carries its own meaning. Where a checkpoint
+    has none of them, they stay as they are.
+
+    Args:
+        num_classes: C.
+        tau_test: 0 reads the natural posterior, 1 the balanced classifier.
+
+    Attributes:
+        natural_shift: float32 (C,), what the loss trained into the scores; NaN while unknown, and
+            scores are then read as they are.
+        log_prior: float32 (C,), NaN while unknown.
+        point_shift: float32 (C,), ``-tau * log pi`` of an operating point.
+        iou: float32 (C,), of the IoU rule; NaN without it.
+        union: float32 (C,), likewise.
+
+    Examples:
+        >>> reader = ScoreReader(num_classes=19)
+        >>> reader.update(loss.natural_shift(), loss.log_prior)  # of a LogitAdjustedLoss
+        >>> classes = reader.classes(network(images))  # (B, H, W)
+    """
+
+    natural_shift: Tensor
+    log_prior: Tensor
+    point_shift: Tensor
+    iou: Tensor
+    union: Tensor
+
+    def __init__(self, num_classes: int, tau_test: float = 0.0) -> None:
+        super().__init__()
+        self.tau_test = tau_test
+        for name in ('natural_shift', 'log_prior', 'iou', 'union'):
+            self.register_buffer(name, torch.full((num_classes,), torch.nan))
+        self.register_buffer('point_shift', torch.zeros(num_classes))
+        # Kept as flags, so that no step waits for the device to answer.
+        self.has_iou_rule = self.has_point = False
+        before_load(self, keep_own_where_absent)
+        after_load(self, ScoreReader._update_flags)
+
+    @torch.no_grad()
+    def update(self, natural_shift: Tensor | None, log_prior: Tensor | None = None) -> None:
+        """Take what training knows of the scores; None, or another length, leaves it as it was.
+
+        Args:
+            natural_shift: (C,), as :func:`stated_shift` of the losses gives it.
+            log_prior: (C,).
+        """
+        for own, new in ((self.natural_shift, natural_shift), (self.log_prior, log_prior)):
+            if new is not None and new.shape == own.shape:
+                own.copy_(new)
+
+    @torch.no_grad()
+    def set_point(self, point: OperatingPoint) -> None:
+        """Decide by an operating point; its length must be C."""
+        self.reset_point()
+        if point.rule == 'tau':
+            self.point_shift.copy_(-point.tau * torch.tensor(point.log_prior))
+        else:
+            self.iou.copy_(torch.tensor(point.iou))
+            self.union.copy_(torch.tensor(point.union))
+        self._update_flags()
+
+    @torch.no_grad()
+    def reset_point(self) -> None:
+        """Back to the argmax of the natural posterior, or to ``tau_test``."""
+        self.point_shift.zero_()
+        self.iou.fill_(torch.nan)
+        self.union.fill_(torch.nan)
+        self._update_flags()
+
+    def check(self) -> None:
+        """Raise ValueError where ``tau_test`` and an operating point contradict each other."""
+        if self.tau_test and self.has_point:
+            raise ValueError(
+                f'the head has tau_test={self.tau_test} and the segmentor an operating point, of '
+                'the config or of the checkpoint: drop one of them'
+            )
+
+    def shift(self) -> Tensor:
+        """What is added to raw scores, float32 (C,).
+
+        Raises:
+            RuntimeError: ``tau_test`` is not zero and the class prior is unknown.
+            ValueError: as :meth:`check`.
+        """
+        self.check()
+        # Unknown means that no loss gave these scores another meaning: they are read as they are.
+        shift = self.natural_shift.nan_to_num(nan=0.0) + self.point_shift
+        if self.tau_test:
+            if self.log_prior.isnan().any():
+                raise RuntimeError(
+                    f'tau_test={self.tau_test} needs the class prior, which neither the config '
+                    'nor the checkpoint gives: give the loss or the decode head class_prior= (a '
+                    "name such as 'ade20k', a path or counts)"
+                )
+            shift = shift - self.tau_test * self.log_prior
+        return shift
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Raw scores (B, C, ...) to scores of the same shape; errors as :meth:`shift`.
+
+        They are the natural log-posterior up to a constant per pixel, less ``tau log pi``.
+        """
+        return logits + self.shift().to(logits).view(1, -1, *[1] * (logits.ndim - 2))
+
+    def classes(self, logits: Tensor) -> Tensor:
+        """Classes, int64 (B, ...), of raw scores (B, C, ...)."""
+        return self.decide(self(logits))
+
+    def decide(self, scores: Tensor, dim: int = 1) -> Tensor:
+        """Classes, int64, of scores that :meth:`forward` gave; ``dim`` is that of the classes."""
+        if not self.has_iou_rule:
+            return scores.max(dim).indices  # on a CPU many times as fast as argmax
+        return self.decide_posterior(scores.float().softmax(dim), dim)
+
+    def decide_posterior(self, posterior: Tensor, dim: int = 1) -> Tensor:
+        """As :meth:`decide`, by the IoU rule, of probabilities."""
+        return iou_scores(posterior, self.iou, self.union, dim).max(dim).indices
+
+    def _update_flags(self) -> None:
+        self.has_iou_rule = not bool(self.iou.isnan().any())
+        self.has_point = self.has_iou_rule or bool(self.point_shift.any())

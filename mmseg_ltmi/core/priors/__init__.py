@@ -1,0 +1,23 @@
+"""How often each class occurs. Knows no model."""
+
+from .as_trained import count_as_trained
+from .class_prior import ClassGroups, ClassPrior, build_class_prior
+from .count_report import CountReport, count_dataset
+from .counting import ClassCountError, list_failures
+from .fingerprint import describe
+from .prior_buffer import PriorBuffer, check_same_prior, is_same_log_prior
+
+__all__ = [
+    'ClassCountError',
+    'ClassGroups',
+    'ClassPrior',
+    'CountReport',
+    'PriorBuffer',
+    'build_class_prior',
+    'check_same_prior',
+    'count_as_trained',
+    'count_dataset',
+    'describe',
+    'is_same_log_prior',
+    'list_failures',
+]

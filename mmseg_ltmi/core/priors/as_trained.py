@@ -1,0 +1,119 @@
+"""Counting what a training pipeline leaves of the labels: crops, resizes, refetches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..progress import progress_bar
+from .annotation_loader import label_path
+from .count_report import CountReport, report_counts
+from .counting import LabelCounts, count_in_batches
+from .dataset_parts import class_names, data_info, dataset_parts, own_ignore_index
+from .fingerprint import describe
+from .label_histogram import ImageCount, count_histogram, label_histogram
+
+
+def count_as_trained(
+    dataset: Any,
+    num_samples: int,
+    seed: int = 0,
+    num_workers: int = 0,
+    strict: bool = False,
+    progress: bool = False,
+) -> CountReport:
+    """Count the labels of samples as the whole pipeline gives them to the model.
+
+    Samples are drawn as training draws them, in shuffled passes over the data set, repeats and
+    class balancing included (a sampler with weights of its own is not followed). The prior differs
+    from the raw one where crops avoid a single class (``cat_max_ratio``) or images differ in size.
+    Padding by the data preprocessor has no class and is not counted. Each sample has a random
+    state of its own, so that the counts depend on the seed, not on the number of processes.
+
+    Args:
+        dataset: a built data set, wrapped or not, whose pipeline ends in PackSegInputs or leaves
+            ``gt_seg_map``. Any transform may load the labels, LoadAnnotations or another.
+        num_samples: how many, 1 or more; image counts are counts of samples.
+        seed: of the order and of every random transform.
+        num_workers: processes beside this one; 0 counts here.
+        strict: stop at the first sample that cannot be counted.
+        progress: show a progress bar.
+
+    Raises:
+        ClassCountError: with ``strict``, the first failure; or a counting process died.
+        ValueError: ``num_samples`` or ``seed`` out of range, no images, or no class names.
+    """
+    if num_samples < 1 or not 0 <= seed < 2**32:
+        raise ValueError(
+            f'num_samples={num_samples}, seed={seed}: count 1 sample or more, with a seed from 0 '
+            'to 2**32 - 1'
+        )
+    if hasattr(dataset, 'full_init'):
+        dataset.full_init()
+    parts = [part.dataset for part in dataset_parts(dataset)]
+    classes = [class_names(part) for part in parts][0]
+    source = f'counted as trained over {describe(dataset)}, {num_samples} samples, seed {seed}'
+    total = LabelCounts(len(classes), classes, source)
+    count_one = partial(
+        _count_sample,
+        dataset=dataset,
+        num_classes=len(classes),
+        ignore_index=own_ignore_index(parts[0]),
+    )
+    samples = _draw(len(dataset), num_samples, seed)
+    with progress_bar(num_samples if progress else None, 'counting label maps') as advance:
+        count_in_batches(
+            count_one,
+            samples,
+            num_workers,
+            lambda _, counts: total.add_all(counts, strict, advance),
+        )
+    return report_counts(total)
+
+
+def _draw(length: int, num_samples: int, seed: int) -> list[tuple[int, int]]:
+    # (image, seed of its transforms) of each sample.
+    rng = np.random.default_rng(seed)
+    passes = [rng.permutation(length) for _ in range(-(-num_samples // length))]
+    images = np.concatenate(passes)[:num_samples].tolist()
+    return list(zip(images, rng.integers(2**32, size=num_samples).tolist(), strict=True))
+
+
+def _count_sample(
+    sample: tuple[int, int], dataset: Any, num_classes: int, ignore_index: int
+) -> ImageCount:
+    image, seed = sample
+
+    def read() -> np.ndarray:
+        with _seeded(seed):
+            return label_histogram(_labels(dataset[image]))
+
+    path = label_path(data_info(dataset, image))
+    return count_histogram(path, read, num_classes, ignore_index)
+
+
+def _labels(data: dict) -> np.ndarray:
+    if 'data_samples' in data:
+        return data['data_samples'].gt_sem_seg.data[0].numpy()
+    return data['gt_seg_map']
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    # Transforms draw from any of these; whoever counts keeps their own.
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])

@@ -1,0 +1,96 @@
+"""The data sets and images inside wrapped mmsegmentation data sets."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Part(NamedTuple):
+    """Images of a data set that is not wrapped.
+
+    Attributes:
+        dataset: the data set, loaded.
+        indices: its images, without repeats.
+    """
+
+    dataset: Any
+    indices: list[int]
+
+
+def dataset_parts(dataset: Any) -> list[Part]:
+    """Every underlying image once, by data set.
+
+    Knows mmengine's ConcatDataset, RepeatDataset and ClassBalancedDataset and torch's
+    ConcatDataset and Subset.
+
+    Raises:
+        ValueError: not a data set of mmsegmentation, no images, or a Subset of repeated ones.
+    """
+    parts: dict[int, tuple[Any, dict[int, None]]] = {}
+    for leaf, index in _images(dataset):
+        parts.setdefault(id(leaf), (leaf, {}))[1][index] = None
+    if not parts:
+        raise ValueError(f'{type(dataset).__name__} has no images: check its folders and suffixes')
+    return [Part(leaf, list(indices)) for leaf, indices in parts.values()]
+
+
+def class_names(dataset: Any) -> tuple[str, ...]:
+    """The classes in the metainfo of a data set that is not wrapped.
+
+    Raises:
+        ValueError: it names none, or a text in place of a list.
+    """
+    name, classes = type(dataset).__name__, dataset.metainfo.get('classes')
+    if not classes:
+        raise ValueError(
+            f'{name} names no classes, so nothing says which labels are valid: '
+            'give it metainfo=dict(classes=[...])'
+        )
+    if isinstance(classes, str):
+        raise ValueError(
+            f"the metainfo classes of {name} are the text '{classes:.80}', which would be read as "
+            f"{len(classes)} classes of one letter: give a list, classes=['{classes:.80}']"
+        )
+    return tuple(classes)
+
+
+def own_ignore_index(dataset: Any) -> int:
+    """The ignore_index of a data set, or 255."""
+    return getattr(dataset, 'ignore_index', 255)
+
+
+def data_info(dataset: Any, index: int) -> dict:
+    """The data info of an image, or what names it in a wrapper of torch, which has none."""
+    if hasattr(dataset, 'get_data_info'):
+        return dataset.get_data_info(index)
+    if _is_subset(dataset):
+        return data_info(dataset.dataset, int(dataset.indices[index]))
+    return {'img_path': f'image {index}'}
+
+
+def _images(dataset: Any) -> list[tuple[Any, int]]:
+    # (underlying data set, image) of each image; once where a wrapper repeats it.
+    if hasattr(dataset, 'datasets'):
+        return [image for part in dataset.datasets for image in _images(part)]
+    if hasattr(dataset, 'dataset'):
+        images = _images(dataset.dataset)
+        if not _is_subset(dataset):
+            return images
+        if len(images) != len(dataset.dataset):
+            raise ValueError(
+                f'a {type(dataset).__name__} of a {type(dataset.dataset).__name__}, which repeats '
+                'images, cannot be counted: take the Subset first and repeat it'
+            )
+        return [images[int(i)] for i in dataset.indices]
+    if not hasattr(dataset, 'get_data_info'):
+        raise ValueError(
+            f'{type(dataset).__name__} is no data set of mmsegmentation (it has no '
+            'get_data_info): count its label maps with ClassPrior.from_label_files'
+        )
+    dataset.full_init()
+    return [(dataset, i) for i in range(len(dataset))]
+
+
+def _is_subset(dataset: Any) -> bool:
+    # torch.utils.data.Subset and what looks like it; mmengine's wrappers have no indices.
+    return hasattr(dataset, 'dataset') and hasattr(dataset, 'indices')

@@ -1,0 +1,193 @@
+"""mmsegmentation's segmentors and test-time augmentation that read scores by a ScoreReader."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from mmengine.structures import PixelData
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.segmentors import CascadeEncoderDecoder, EncoderDecoder, SegTTAModel
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from mmseg_ltmi.core.posterior import OperatingPoint, ScoreReader, losses_of, stated_shift
+from mmseg_ltmi.core.state_dict_hooks import before_load, rename_keys
+from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
+
+# A mixin in fact; to the type checker a segmentor, whose methods it extends.
+_Segmentor: Any = EncoderDecoder if TYPE_CHECKING else object
+POINT = ('point_shift', 'iou', 'union')
+"""Buffers of a ScoreReader that hold an operating point."""
+
+
+class ScoreReadingMixin(_Segmentor):
+    """Reads the scores of the last head at an operating point, in whole and in sliding inference.
+
+    ``seg_logits`` of a prediction are the natural log-posterior (less ``tau_test * log pi``), from
+    LTMI heads and from stock heads, whose losses state their natural shift. The IoU rule decides at
+    the size of the original image, after windows are joined. An LTMI head has the ScoreReader; with
+    a stock head the segmentor has it, as ``score_reader.*`` in the state dict. A checkpoint without
+    loads too.
+
+    Args:
+        operating_point: file of ``mmseg-ltmi choose`` or its content; None reads the natural
+            posterior, or what the checkpoint carries.
+
+    Raises:
+        ValueError: an operating point of another model, a second one in the head's ``tau_test``,
+            a head with a single sigmoid score.
+    """
+
+    def __init__(self, *args: Any, operating_point: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not isinstance(last_head(self), LTMIHeadMixin):
+            self.score_reader = ScoreReader(self.num_classes)
+            self._update_own_reader()
+        self._point = None if operating_point is None else OperatingPoint.load(operating_point)
+        if self._point is not None:
+            self._check_classes(self._point)
+            self.reader.set_point(self._point)
+            self.reader.check()
+        before_load(self, _adapt_state_dict)
+
+    @property
+    def reader(self) -> Any:
+        """The ScoreReader of the last head, or the segmentor's; None in a teacher."""
+        own = getattr(last_head(self), 'score_reader', None)
+        return own if own is not None else getattr(self, 'score_reader', None)
+
+    def _check_classes(self, point: OperatingPoint) -> None:
+        if self.out_channels == 1:
+            raise ValueError(
+                'an operating point needs a score per class, but the head has out_channels=1: '
+                'drop out_channels=1'
+            )
+        if len(point.classes) != self.num_classes:
+            raise ValueError(
+                f'the operating point is of another model: it has {len(point.classes)} classes, '
+                f'the model has num_classes={self.num_classes}'
+            )
+
+    def _update_own_reader(self) -> None:
+        losses = losses_of(last_head(self))
+        log_prior: Any = next((x.log_prior for x in losses if hasattr(x, 'log_prior')), None)
+        self.score_reader.update(stated_shift(losses, self.num_classes), log_prior)
+
+    def loss(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The plain segmentor's losses; training ends an operating point."""
+        self._point = None
+        losses = super().loss(*args, **kwargs)
+        if not isinstance(last_head(self), LTMIHeadMixin):
+            if self.score_reader.has_point:
+                self.score_reader.reset_point()
+            self._update_own_reader()
+        return losses
+
+    def postprocess_result(self, seg_logits: Tensor, data_samples: Any = None) -> Any:
+        """Data samples with ``seg_logits`` and the decision in ``pred_sem_seg``."""
+        if self.out_channels == 1:
+            return super().postprocess_result(seg_logits, data_samples)
+        reader = self.reader
+        reader.check()
+        self._check_weights()
+        if not isinstance(last_head(self), LTMIHeadMixin):  # which has read them
+            seg_logits = reader(seg_logits)
+        samples = super().postprocess_result(seg_logits, data_samples)
+        if reader.has_iou_rule:
+            for sample in samples:
+                decided = reader.decide(sample.seg_logits.data, dim=0)
+                sample.pred_sem_seg = PixelData(data=decided[None])
+        return samples
+
+    def _check_weights(self) -> None:
+        point = self._point
+        if point is None:
+            return
+        found = classifier_fingerprint(self)
+        if point.weights and found != point.weights:
+            raise ValueError(
+                f'the operating point ({point}) is of another model: it was chosen for a '
+                f'classifier with fingerprint {point.weights}, this one has {found}. Choose it '
+                'again with mmseg-ltmi choose'
+            )
+        self._point = None  # once is enough; the reader has it
+
+
+@MODELS.register_module()
+class LTMIEncoderDecoder(ScoreReadingMixin, EncoderDecoder):
+    """EncoderDecoder with an operating point."""
+
+
+@MODELS.register_module()
+class LTMICascadeEncoderDecoder(ScoreReadingMixin, CascadeEncoderDecoder):
+    """CascadeEncoderDecoder with an operating point."""
+
+
+@MODELS.register_module()
+class LTMISegTTAModel(SegTTAModel):
+    """SegTTAModel that averages the posteriors of the views and then decides by the IoU rule.
+
+    A ``tau_test`` is in the scores that the views give, and needs nothing more.
+    """
+
+    def merge_preds(self, data_samples_list: list) -> list:
+        """One prediction per image from those of its views."""
+        predictions = super().merge_preds(data_samples_list)
+        reader = getattr(self.module, 'reader', None)
+        if reader is not None and reader.has_iou_rule:
+            for prediction, views in zip(predictions, data_samples_list, strict=True):
+                posteriors = [view.seg_logits.data.float().softmax(0) for view in views]
+                mean = torch.stack(posteriors).mean(0)
+                prediction.pred_sem_seg = PixelData(data=reader.decide_posterior(mean, dim=0))
+        return predictions
+
+
+def heads_of(model: nn.Module) -> list[BaseDecodeHead]:
+    """The decode heads of a segmentor, several in a cascade."""
+    heads: Any = model.decode_head
+    return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
+
+
+def last_head(model: nn.Module) -> BaseDecodeHead:
+    """The head that predicts, also of a cascade."""
+    return heads_of(model)[-1]
+
+
+def classifier_fingerprint(model: nn.Module) -> str:
+    """16 hex digits of the last head's classifier; '' where there is none.
+
+    Weights that were trained on, if only for a step, have another one.
+    """
+    classifier = getattr(last_head(model), 'conv_seg', None)
+    if classifier is None:
+        return ''
+    digest = hashlib.sha256()
+    for value in classifier.state_dict().values():
+        digest.update(value.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def reader_prefix(model: nn.Module) -> str:
+    """Where the keys of the ScoreReader begin in the state dict of a segmentor."""
+    head = last_head(model)
+    if not isinstance(head, LTMIHeadMixin):
+        return 'score_reader.'
+    return next(n for n, module in model.named_modules() if module is head) + '.score_reader.'
+
+
+def _adapt_state_dict(model: Any, state_dict: dict[str, Tensor], prefix: str) -> None:
+    if model.reader is None:  # a teacher reads no scores
+        return
+    place = reader_prefix(model)
+    old = ('shift', 'iou', 'union')
+    rename_keys(
+        state_dict,
+        prefix,
+        {f'decision.{o}': f'{place}{n}' for o, n in zip(old, POINT, strict=True)},
+    )
+    if model._point is not None:
+        # What the config names stands over what the checkpoint carries.
+        for name in POINT:
+            state_dict[f'{prefix}{place}{name}'] = getattr(model.reader, name).clone()

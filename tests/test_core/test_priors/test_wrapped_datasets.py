@@ -1,0 +1,129 @@
+"""Subsets, concatenations and repeats, and data sets that cannot be counted."""
+
+import cv2
+import numpy as np
+import pytest
+from mmseg.registry import DATASETS, TRANSFORMS
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
+
+import mmseg_ltmi  # noqa: F401
+from mmseg_ltmi.core.priors import (
+    ClassCountError,
+    ClassPrior,
+    count_as_trained,
+    count_dataset,
+    describe,
+)
+
+
+@TRANSFORMS.register_module(force=True)
+class OwnLabelLoader:
+    """Reads labels, and is no LoadAnnotations."""
+
+    def __call__(self, results):
+        results['gt_seg_map'] = cv2.imread(results['seg_map_path'], cv2.IMREAD_UNCHANGED)
+        return results
+
+
+@TRANSFORMS.register_module(force=True)
+class LoadAnnotationsOfTest(OwnLabelLoader):
+    """The same, and known as a label loader by its name."""
+
+
+@pytest.fixture
+def root(tmp_path):
+    for folder in ('img', 'ann'):
+        (tmp_path / folder).mkdir()
+    for i in range(4):  # i + 1 pixels of class i
+        (tmp_path / 'img' / f'{i}.jpg').touch()
+        cv2.imwrite(str(tmp_path / 'ann' / f'{i}.png'), np.full((1, i + 1), i, np.uint8))
+    return tmp_path
+
+
+def build(root, loader='mmseg.OwnLabelLoader', classes=('a', 'b', 'c', 'd'), **kwargs):
+    return DATASETS.build(
+        dict(
+            type='mmseg.BaseSegDataset',
+            data_root=str(root),
+            data_prefix=dict(img_path='img', seg_map_path='ann'),
+            metainfo=dict(classes=classes),
+            pipeline=[dict(type=loader)],
+            **kwargs,
+        )
+    )
+
+
+def loaded(root, **kwargs):
+    return build(root, 'mmseg.LoadAnnotationsOfTest', **kwargs)
+
+
+def pixels(dataset, **kwargs):
+    return count_dataset(dataset, **kwargs).prior.pixel_counts.tolist()
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_subset_counts_its_own_images(root, workers, tmp_path):
+    whole = loaded(root)
+    cache = tmp_path / 'counts.txt'
+    assert pixels(whole, num_workers=workers, cache=cache) == [1, 2, 3, 4]
+    for part, expected in (
+        (Subset(whole, [3, 1]), [0, 2, 0, 4]),
+        (Subset(whole, np.array([1, 1])), [0, 2, 0, 0]),
+        (Subset(Subset(whole, [3, 1, 0]), [-1, 0]), [1, 0, 0, 4]),
+        (Subset(ConcatDataset([whole, loaded(root)]), [0, 5]), [1, 2, 0, 0]),
+        (ConcatDataset([Subset(whole, [0, 1]), Subset(whole, [1, 2])]), [1, 2, 3, 0]),
+    ):
+        assert pixels(part, num_workers=workers) == expected
+        assert pixels(part, cache=cache) == expected
+        assert ClassPrior.from_dataset(part).pixel_counts.tolist() == expected
+    assert '2 images' in describe(Subset(whole, [3, 1]))
+    assert describe(Subset(whole, [3, 1])) != describe(Subset(whole, [3, 2]))
+
+
+def test_a_subset_of_repeated_images_is_refused(root):
+    repeated = DATASETS.build(dict(type='RepeatDataset', times=2, dataset=loaded(root)))
+    assert pixels(repeated) == [1, 2, 3, 4]
+    with pytest.raises(ValueError, match='a Subset of a RepeatDataset.*take the Subset first'):
+        count_dataset(Subset(repeated, [0, 6]))
+
+
+@pytest.mark.parametrize('wrap', [lambda d: Subset(d, [1, 3]), lambda d: ConcatDataset([d, d])])
+def test_as_trained_follows_wrappers_of_torch(root, wrap):
+    dataset = wrap(build(root))
+    report = count_as_trained(dataset, len(dataset))
+    assert report.failures == []
+    expected = [sum(i % 4 == c for i in range(8)) * (c + 1) for c in range(4)]
+    assert report.prior.pixel_counts.tolist() in ([0, 2, 0, 4], expected)
+    (root / 'ann' / '3.png').unlink()
+    assert len(count_as_trained(dataset, len(dataset)).failures) in (1, 2)
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_as_trained_needs_no_load_annotations(root, workers):
+    dataset = build(root)
+    report = count_as_trained(dataset, 8, num_workers=workers)
+    assert report.prior.pixel_counts.tolist() == [2, 4, 6, 8]
+    with pytest.raises(ValueError, match='no LoadAnnotations.*count_as_trained'):
+        count_dataset(dataset)
+
+
+def test_data_sets_that_cannot_be_counted(root):
+    for count in (count_dataset, ClassPrior.from_dataset, lambda d: count_as_trained(d, 1)):
+        with pytest.raises(ValueError, match=r"the text 'crack'.* give a list, classes=\['crack'"):
+            count(loaded(root, classes='crack'))
+        with pytest.raises(ValueError, match='no data set of mmsegmentation.*from_label_files'):
+            count(TensorDataset())
+        with pytest.raises(ValueError, match='has no images'):
+            count(loaded(root, img_suffix='.tif', serialize_data=False))
+
+
+def test_colour_masks_are_explained_and_listed_twenty_times(root):
+    for i in range(30):
+        (root / 'img' / f'{i:02}.jpg').touch()
+        cv2.imwrite(str(root / 'ann' / f'{i:02}.png'), np.zeros((2, 2, 3), np.uint8))
+    with pytest.raises(ClassCountError) as error:
+        ClassPrior.from_dataset(loaded(root))
+    lines = str(error.value).splitlines()
+    assert len(lines) == 21 and lines[-1] == '... and 10 more'
+    assert 'a label map has one channel (H, W) with class indices: convert' in lines[0]
+    assert len(count_dataset(loaded(root)).failures) == 30

@@ -1,0 +1,130 @@
+"""A head, its losses, its contrast and its metrics have one class prior."""
+
+import pytest
+import torch
+from mmengine.logging import MessageHub
+from mmseg.registry import METRICS, MODELS
+from tiny import COUNTS, batch, segmentor
+from torch import distributed
+
+import mmseg_ltmi.core.distributed as core_distributed
+from mmseg_ltmi import ClassPrior
+
+LOG_PRIOR = ClassPrior(COUNTS).log_probs()
+OPEN = dict(type='LTMILoss')
+NAMED = dict(type='LTMILoss', class_prior=COUNTS)
+ONLINE = dict(type='LTMILoss', class_prior='online')
+OTHER = [1, 1, 1, 97]
+
+
+def head(loss=OPEN, contrast=None, **more):
+    contrast = dict(queue=dict(size=64), sampler=dict(num_samples=48), **(contrast or {}))
+    config = segmentor(head=dict(loss_decode=loss, contrast=contrast, **more))
+    return MODELS.build(config).decode_head
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(loss=NAMED),
+        dict(contrast=dict(class_prior=COUNTS)),
+        dict(class_prior=COUNTS),
+        dict(loss=[NAMED, dict(type='LogitAdjustedLoss', loss_name='loss_other')]),
+    ],
+    ids=['loss', 'contrast', 'head', 'one of two losses'],
+)
+def test_whoever_names_none_takes_that_of_the_others(options):
+    found = head(**options)
+    losses = found.loss_decode if isinstance(options.get('loss'), list) else [found.loss_decode]
+    for module in (*losses, found.contrast, found):
+        torch.testing.assert_close(module.log_prior, LOG_PRIOR)
+    torch.testing.assert_close(found.score_reader.log_prior, LOG_PRIOR)
+    assert found.contrast.queue.room[0] > found.contrast.queue.room[3]
+
+
+def test_a_prior_that_comes_later_reaches_all():
+    model = MODELS.build(segmentor(head=dict(loss_decode=OPEN, contrast=dict())))
+    assert model.decode_head.contrast.needs_class_prior
+    model.decode_head.loss_decode.set_class_prior(COUNTS)
+    model.loss(*batch())
+    torch.testing.assert_close(model.decode_head.contrast.log_prior, LOG_PRIOR)
+
+
+@pytest.mark.parametrize(
+    'options, names',
+    [
+        (dict(loss=NAMED, contrast=dict(class_prior=OTHER)), 'LTMILoss.*PixelContrast'),
+        (dict(loss=NAMED, class_prior=OTHER), 'LTMIFCNHead.*LTMILoss'),
+        (dict(loss=ONLINE, contrast=dict(class_prior=OTHER)), r'LTMILoss.*online.*PixelContrast'),
+    ],
+)
+def test_two_that_differ_are_an_error_that_names_both(options, names):
+    with pytest.raises(ValueError, match=f'(?s){names}.*different priors of one head'):
+        head(**options)
+
+
+def test_an_online_prior_is_counted_once_a_step_with_one_reduction(monkeypatch):
+    calls = []
+    monkeypatch.setattr(core_distributed, 'rank_and_world_size', lambda: (0, 2))
+    monkeypatch.setattr(distributed, 'all_reduce', calls.append)
+    monkeypatch.setattr(distributed, 'all_gather', lambda into, x: [t.copy_(x) for t in into])
+    loss = [ONLINE, dict(type='LogitAdjustedLoss', class_prior='online', loss_name='loss_b')]
+    for losses in (ONLINE, loss):
+        calls.clear()
+        model = MODELS.build(segmentor(head=dict(loss_decode=losses, contrast=dict())))
+        inputs, samples = batch()
+        model.loss(inputs, samples)
+        assert len(calls) == 1
+        labels = torch.stack([sample.gt_sem_seg.data for sample in samples])
+        counts = labels[labels < 4].bincount(minlength=4)
+        torch.testing.assert_close(model.decode_head.log_prior.exp(), counts / counts.sum())
+        assert model.decode_head.contrast.prior is model.decode_head._priors()[1]
+
+
+def predicted(model):
+    """Nothing but that the head has predicted, in a run of its own."""
+    MessageHub.get_current_instance().runtime_info.pop('class_prior', None)
+    if model is not None:
+        meta = [dict(img_shape=(64, 64))] * 2
+        model.eval().encode_decode(batch()[0], meta)
+
+
+def sample():
+    logits = torch.randn(4, 8, 8)
+    data = dict(pred_sem_seg=logits.argmax(0)[None], gt_sem_seg=torch.arange(4).repeat(8, 2)[None])
+    return {'seg_logits': {'data': logits}, **{k: {'data': v} for k, v in data.items()}}
+
+
+def evaluate(config):
+    metric = METRICS.build(config)
+    metric.dataset_meta = {'classes': tuple('abcd')}
+    metric.process({}, [sample()])
+    return metric.evaluate(1)
+
+
+def test_metrics_take_the_prior_of_the_model():
+    ltmi = MODELS.build(segmentor(head=dict(loss_decode=NAMED, contrast=dict())))
+    sweep = dict(type='LogitAdjustmentSweep')
+    groups = dict(type='LongTailIoUMetric', per_class_file=None)
+    predicted(ltmi)
+    torch.manual_seed(0)
+    found = evaluate(sweep)
+    torch.manual_seed(0)
+    assert evaluate({**sweep, 'class_prior': COUNTS}) == found
+    assert 'mIoU_tail' in evaluate(groups)
+    for metric, prior in ((sweep, [79, 16, 4, 1]), (groups, OTHER)):
+        with pytest.raises(ValueError, match="(?s)metric's class_prior .* is another one than"):
+            evaluate({**metric, 'class_prior': prior})
+    evaluate({**groups, 'class_prior': [79, 16, 4, 1]})  # the same groups
+    predicted(None)
+    with pytest.raises(ValueError, match='knows no class prior'):
+        evaluate(sweep)
+    evaluate({**sweep, 'class_prior': OTHER})
+
+
+def test_the_prior_of_a_checkpoint_is_enough_for_metrics():
+    trained = MODELS.build(segmentor(head=dict(loss_decode=NAMED, contrast=dict())))
+    tested = MODELS.build(segmentor(head=dict(loss_decode=dict(type='LTMILoss'), contrast=dict())))
+    tested.load_state_dict(trained.state_dict(), strict=True)
+    predicted(tested)
+    assert 'sweep/tau1/mIoU_tail' in evaluate(dict(type='LogitAdjustmentSweep'))
