@@ -1,11 +1,8 @@
-"""mmsegmentation's tools/train.py with mmseg_ltmi registered; dist_train.sh also works on CPUs.
-
-All options are mmsegmentation's: --work-dir, --resume, --amp, --cfg-options, --launcher.
-"""
+"""As ``mmseg-ltmi train``, from a clone; dist_train.sh runs several processes, on CPUs too."""
 
 import sys
 
-from mmseg_ltmi.utils import run_mmseg_tool
+from mmseg_ltmi.cli import main
 
 if __name__ == '__main__':
-    run_mmseg_tool('train.py', sys.argv[1:])
+    sys.exit(main(['train', *sys.argv[1:]]))

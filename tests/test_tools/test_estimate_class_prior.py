@@ -3,18 +3,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import Config
 from mmengine.runner import BaseLoop
 from mmseg.registry import DATASETS
 from torch import nn
 
-import mmseg_ltmi  # noqa: F401
 from mmseg_ltmi import ClassPrior
+from mmseg_ltmi.apis import count
+from mmseg_ltmi.cli import main
+from mmseg_ltmi.core.priors import ClassCountError, count_dataset
 from mmseg_ltmi.engine import ClassPriorHook
-from mmseg_ltmi.priors import ClassCountError, count_dataset
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'estimate_class_prior.py'
 
@@ -72,38 +75,56 @@ def test_failures_are_listed_and_strict_stops(root):
         count_dataset(build(root), strict=True)
 
 
-def run_tool(root, *extra):
+@pytest.fixture
+def run_tool(root, capsys):
+    """Runs the command on the data set of ``root`` in this process."""
     (root / 'config.py').write_text(f'train_dataloader = dict(dataset={config(root)!r})\n')
-    command = [sys.executable, TOOL, root / 'config.py', '--out', root / 'p.json', *extra]
-    return subprocess.run(command, capture_output=True, text=True)
+
+    def run(*extra):
+        arguments = [root / 'config.py', '--out', root / 'p.json', *extra]
+        status = main(['count', *map(str, arguments)])
+        shown = capsys.readouterr()
+        return SimpleNamespace(returncode=status, stdout=shown.out, stderr=shown.err)
+
+    return run
 
 
 @pytest.mark.smoke
-def test_tool(root):
-    done = run_tool(root)
+def test_tool(root, run_tool):
+    command = [sys.executable, TOOL, root / 'config.py', '--out', root / 'p.json']
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert ClassPrior.load(root / 'p.json').pixel_counts.tolist() == [2, 2, 3]
     assert (root / 'p.png').stat().st_size > 1000 and 'tail' in done.stdout
-    assert 'give --force' in run_tool(root).stderr
+    assert 'give --force' in run_tool().stderr
 
 
-def test_tool_counts_from_its_cache(root):
-    assert run_tool(root).returncode == 0
+def test_function(root):
+    wrapped = dict(type='ConcatDataset', datasets=[config(root), config(root)])
+    cfg = Config(dict(val_dataloader=dict(dataset=wrapped)))
+    prior, failures = count(cfg, 'val', num_workers=0)
+    assert prior.pixel_counts.tolist() == [4, 4, 6] and not failures
+    with pytest.raises(ValueError, match='no train_dataloader: choose another --split'):
+        count(cfg)
+
+
+def test_tool_counts_from_its_cache(root, run_tool):
+    assert run_tool().returncode == 0
     cache = root / 'p.counts.txt'
     assert len(cache.read_bytes().splitlines()) == 2
     stat = (root / 'ann' / '0.png').stat()
     # The file looks unchanged, so only the cache can tell what was in it.
     (root / 'ann' / '0.png').write_bytes(b'x' * stat.st_size)
     os.utime(root / 'ann' / '0.png', ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert run_tool(root, '--force').returncode == 0
+    assert run_tool('--force').returncode == 0
     assert ClassPrior.load(root / 'p.json').pixel_counts.tolist() == [2, 2, 3]
-    assert run_tool(root, '--force', '--no-cache').returncode == 1
-    done = run_tool(root, '--force', '--no-cache', '--strict')
+    assert run_tool('--force', '--no-cache').returncode == 1
+    done = run_tool('--force', '--no-cache', '--strict')
     assert done.returncode == 1 and '0.png' in done.stderr and 'wrote' not in done.stdout
 
 
-def test_tool_counts_as_trained(root):
-    done = run_tool(root, '--as-trained', '4', '--seed', '5')
+def test_tool_counts_as_trained(root, run_tool):
+    done = run_tool('--as-trained', '4', '--seed', '5')
     assert done.returncode == 0, done.stderr
     prior = ClassPrior.load(root / 'p.json')
     # Nothing crops here, so two passes over the set are twice its labels.
@@ -111,12 +132,15 @@ def test_tool_counts_as_trained(root):
     assert not (root / 'p.counts.txt').exists()
 
 
-def test_tool_finishes_the_rest_and_fails(root):
+def test_tool_finishes_the_rest_and_fails(root, run_tool):
     (root / 'ann' / '0.png').unlink()
-    done = run_tool(root)
+    done = run_tool()
     assert done.returncode == 1 and '0.png' in done.stderr
     assert not (root / 'p.json').exists()
     assert ClassPrior.load(root / 'p.partial.json').pixel_counts.tolist() == [1, 0, 2]
+    (root / 'ann' / '1.png').unlink()
+    done = run_tool()
+    assert done.returncode == 1 and 'nothing is written' in done.stderr
 
 
 class Loader:

@@ -2,70 +2,122 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from mmseg.registry import MODELS
 from tiny import segmentor
 
-import mmseg_ltmi  # noqa: F401
+from mmseg_ltmi.apis.convert import convert, to_stock
 
 TOOL = Path(__file__).parents[2] / 'tools/model_converters/ltmi_to_stock.py'
 COMMON = dict(in_channels=8, channels=8, num_classes=3, norm_cfg=dict(type='BN'))
+LOSS = dict(type='LogitAdjustedLoss', class_prior=[8, 4, 1])
+FEATURE, META = [torch.randn(1, 8, 4, 4)], [dict(img_shape=(8, 8))]
 
 
-def convert(source, target, *options):
-    command = [sys.executable, TOOL, source, target, *options]
-    return subprocess.run([str(c) for c in command], capture_output=True, text=True)
+def ltmi_head(**more):
+    return MODELS.build(dict(type='LTMIFCNHead', loss_decode=LOSS, **COMMON, **more)).eval()
 
 
-def test_stock_head_predicts_the_same(tmp_path):
-    loss = dict(type='LogitAdjustedLoss', class_prior=[8, 4, 1])
-    ours = MODELS.build(
-        dict(type='LTMIFCNHead', loss_decode=loss, contrast=dict(class_prior=[8, 4, 1]), **COMMON)
-    ).eval()
+def assert_same_predictions(state, ours):
     stock = MODELS.build(dict(type='FCNHead', **COMMON)).eval()
+    stock.load_state_dict(state, strict=True)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            stock.predict(FEATURE, META, None), ours.predict(FEATURE, META, None)
+        )
+
+
+@pytest.mark.parametrize('tau', [0.0, 0.5])
+def test_stock_head_predicts_the_same(tmp_path, tau):
+    ours = ltmi_head(contrast=dict(class_prior=[8, 4, 1]))
     torch.save({'meta': {'iter': 3}, 'state_dict': ours.state_dict()}, tmp_path / 'ltmi.pth')
-    feature, meta = [torch.randn(1, 8, 4, 4)], [dict(img_shape=(8, 8))]
-    for tau in (0.0, 0.5):
-        done = convert(tmp_path / 'ltmi.pth', tmp_path / 'stock.pth', '--tau-test', tau)
-        assert done.returncode == 0, done.stderr
-        checkpoint = torch.load(tmp_path / 'stock.pth', weights_only=True)
-        assert checkpoint['meta']['iter'] == 3
-        stock.load_state_dict(checkpoint['state_dict'], strict=True)
-        ours.tau_test = tau
-        with torch.no_grad():
-            torch.testing.assert_close(
-                stock.predict(feature, meta, None), ours.predict(feature, meta, None)
-            )
+    convert(tmp_path / 'ltmi.pth', tmp_path / 'new' / 'stock.pth', tau)
+    checkpoint = torch.load(tmp_path / 'new' / 'stock.pth', weights_only=True)
+    assert checkpoint['meta']['iter'] == 3
+    ours.tau_test = tau
+    assert_same_predictions(checkpoint['state_dict'], ours)
 
 
-def test_a_student_becomes_a_stock_segmentor(tmp_path):
-    distilled = dict(type='DistilledEncoderDecoder', teacher=dict(type='EMA'))
-    student = MODELS.build(segmentor(**distilled))
-    torch.save(student.state_dict(), tmp_path / 'student.pth')
-    done = convert(tmp_path / 'student.pth', tmp_path / 'stock.pth')
-    assert done.returncode == 0, done.stderr
-    state = torch.load(tmp_path / 'stock.pth', weights_only=True)['state_dict']
-    MODELS.build(segmentor(ltmi=False)).load_state_dict(state, strict=True)
-
-    student.decision.shift += 1
-    torch.save(student.state_dict(), tmp_path / 'student.pth')
-    done = convert(tmp_path / 'student.pth', tmp_path / 'b.pth')
-    assert done.returncode != 0 and 'operating point' in done.stderr
+def test_tool(tmp_path):
+    torch.save(ltmi_head().state_dict(), tmp_path / 'a.pth')
+    command = [sys.executable, TOOL, tmp_path / 'a.pth', tmp_path / 'b.pth', '--tau-test', '1']
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and 'read at tau_test=1' in done.stdout, done.stderr
+    done = subprocess.run([*command[:2], tmp_path / 'b.pth', 'c'], capture_output=True, text=True)
+    assert done.returncode == 1 and 'b.pth: it has no LTMI head' in done.stderr
 
 
-def test_cosine_classifier_has_no_stock_form(tmp_path):
+def of_earlier_version(state):
+    """The names before there was a ScoreReader, which had no operating point in a head."""
+    gone = ('score_reader.point_shift', 'score_reader.iou', 'score_reader.union')
+    return {
+        key.replace('score_reader.', 'inference_prior.'): value
+        for key, value in state.items()
+        if not key.endswith(gone)
+    }
+
+
+def test_checkpoints_of_earlier_versions():
+    ours = ltmi_head()
+    old = of_earlier_version(ours.state_dict())
+    assert 'inference_prior.log_prior' in old
+    ours.tau_test = 0.5
+    assert_same_predictions(to_stock(old, 0.5), ours)
+
+    whole = {f'decode_head.{key}': value for key, value in old.items()}
+    whole |= {'decision.shift': torch.zeros(3), 'decision.iou': torch.full((3,), torch.nan)}
+    whole['decision.union'] = whole['decision.iou']
+    expected = {
+        f'decode_head.{key}' for key in MODELS.build(dict(type='FCNHead', **COMMON)).state_dict()
+    }
+    assert set(to_stock(whole)) == expected
+    for name in ('decision.shift', 'decision.iou'):
+        with pytest.raises(ValueError, match='operating point'):
+            to_stock({**whole, name: torch.ones(3)})
+
+
+def test_a_student_becomes_a_stock_segmentor():
+    student = MODELS.build(segmentor(type='DistilledEncoderDecoder', teacher=dict(type='EMA')))
+    stock = MODELS.build(segmentor(ltmi=False))
+    stock.load_state_dict(to_stock(student.state_dict()), strict=True)
+    student.reader.point_shift += 1
+    with pytest.raises(ValueError, match='operating point'):
+        to_stock(student.state_dict())
+
+
+@pytest.mark.parametrize('cascade', [False, True])
+def test_a_stock_head_under_a_segmentor_that_reads_its_scores(cascade):
+    state = MODELS.build(segmentor(ltmi=False, type='LTMIEncoderDecoder')).state_dict()
+    shift = state['score_reader.natural_shift']
+    assert shift.abs().max() > 0
+    place = 'decode_head.'
+    if cascade:
+        place = 'decode_head.1.'
+        state = {k.replace('decode_head.', place): v for k, v in state.items()}
+        state['decode_head.0.conv_seg.bias'] = torch.zeros(4)
+    found = to_stock(state)
+    torch.testing.assert_close(
+        found[f'{place}conv_seg.bias'], state[f'{place}conv_seg.bias'] + shift
+    )
+    assert not any('score_reader' in key for key in found)
+    assert not cascade or found['decode_head.0.conv_seg.bias'].eq(0).all()
+
+
+def test_cosine_classifier_has_no_stock_form():
     model = MODELS.build(segmentor(head=dict(classifier=dict(type='cosine'))))
-    torch.save(model.state_dict(), tmp_path / 'a.pth')
-    done = convert(tmp_path / 'a.pth', tmp_path / 'b.pth')
-    assert done.returncode != 0 and 'conv_seg.bias to carry the shift' in done.stderr
+    with pytest.raises(ValueError, match='decode_head.conv_seg.bias to carry the shift'):
+        to_stock(model.state_dict())
 
 
-def test_a_stock_checkpoint_is_refused(tmp_path):
+def test_what_is_no_ltmi_checkpoint_is_refused(tmp_path):
     torch.save(MODELS.build(dict(type='FCNHead', **COMMON)).state_dict(), tmp_path / 'a.pth')
-    done = convert(tmp_path / 'a.pth', tmp_path / 'b.pth')
-    assert done.returncode != 0 and 'no LTMI head' in done.stderr
+    with pytest.raises(ValueError, match='a.pth: it has no LTMI head'):
+        convert(tmp_path / 'a.pth', tmp_path / 'b.pth')
     assert not (tmp_path / 'b.pth').exists()
-    state = MODELS.build(dict(type='LTMIFCNHead', **COMMON)).state_dict()
-    del state['inference_prior.natural_shift']
-    torch.save(state, tmp_path / 'a.pth')
-    assert 'it has no inference_prior.natural_shift' in convert(tmp_path / 'a.pth', 'b').stderr
+    state = ltmi_head().state_dict()
+    del state['score_reader.natural_shift']
+    with pytest.raises(ValueError, match='it has no score_reader.natural_shift'):
+        to_stock(state)
+    with pytest.raises(ValueError, match='score_reader.*tau_test=0.5 needs the class prior'):
+        to_stock(MODELS.build(dict(type='LTMIFCNHead', **COMMON)).state_dict(), 0.5)

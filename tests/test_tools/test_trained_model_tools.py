@@ -1,9 +1,9 @@
-"""choose_operating_point.py, test.py with its result, and browse_tail.py, on one small model."""
+"""What looks at a trained model: choose, test with its result, browse and explain."""
 
 import json
-import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,15 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
-import mmseg_ltmi  # noqa: F401
+from mmseg_ltmi.apis import choose, runs
+from mmseg_ltmi.apis.browse import browse
+from mmseg_ltmi.apis.config_changes import read_config
+from mmseg_ltmi.apis.explain import explain
+from mmseg_ltmi.apis.trained_model import class_prior_of, load_model, split_dataset, split_loader
+from mmseg_ltmi.cli import main
+from mmseg_ltmi.core.priors import ClassPrior
 from mmseg_ltmi.datasets import LongTailShapesDataset
-from mmseg_ltmi.priors import ClassPrior
+from mmseg_ltmi.evaluation.per_class import summary
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/demo/ltmi_fcn-r18_400_shapes-128x128.py'
@@ -35,7 +41,7 @@ _base_ = '{CONFIG}'
 _prior = '{folder}/prior.json'
 _data = dict(data_root='{folder}/data', size=(64, 64))
 train_dataloader = dict(dataset=dict(num_images=12, **_data))
-test_dataloader = dict(dataset=dict(num_images=6, **_data))
+test_dataloader = dict(num_workers=0, dataset=dict(num_images=6, **_data))
 val_dataloader = _base_.test_dataloader.copy()
 val_dataloader.update(dataset=dict(**_base_.test_dataloader.dataset))
 val_dataloader['dataset'].update(split='val', num_images=5, **_data)
@@ -50,85 +56,212 @@ model = dict(
     torch.manual_seed(0)
     model = MODELS.build(Config.fromfile(folder / 'small.py').model)
     torch.nn.init.normal_(model.decode_head.conv_seg.weight, std=3)
-    torch.save({'state_dict': model.state_dict()}, folder / 'small.pth')
+    torch.save({'state_dict': model.state_dict(), 'meta': {'iter': 7}}, folder / 'small.pth')
     return folder
 
 
-def run(tool, *arguments, fails=False):
-    command = [sys.executable, '-W', 'ignore', ROOT / 'tools' / tool, *arguments]
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=300)
-    assert (done.returncode != 0) == fails, done.stdout[-2000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
+@pytest.fixture
+def cfg(folder):
+    return Config.fromfile(folder / 'small.py')
 
 
-def test_choose_report_embed_and_use(folder):
-    files = folder / 'small.py', folder / 'small.pth'
-    chosen = folder / 'point'
-    log = run(
-        'choose_operating_point.py', *files, '--work-dir', folder / 'work', '--out', chosen,
-        '--embed', folder / 'embedded.pth', '--choose', 'IoU rule',
-    )  # fmt: skip
-    assert 'test split, chosen on val' in log and 'WARNING: chosen' not in log
+def miou(cfg, checkpoint, folder, **how):
+    """What a test finds, over the classes that the labels hold."""
+    runs.test(cfg, checkpoint, folder / 'test', per_class=folder / 'rows.json', **how)
+    return summary(json.loads((folder / 'rows.json').read_text()))['mIoU']
+
+
+def test_choose_report_embed_and_use(folder, cfg, capsys):
+    files = [str(folder / 'small.py'), str(folder / 'small.pth')]
+    status = main(['choose', *files, '--embed', str(folder / 'in.pth'), '--choose', 'IoU rule'])
+    shown = capsys.readouterr()
+    assert status == 0 and 'test split, chosen on val' in shown.out and 'WARNING' not in shown.err
+    chosen = folder / 'operating_point'  # beside the checkpoint
     content = json.loads((chosen / 'operating_point.json').read_text())
     values = content['report']['values']
     assert set(values) >= {'natural', 'tau by mIoU', 'IoU rule'} and content['rule'] == 'iou'
     assert (chosen / 'curves.png').stat().st_size > 5000
 
-    # The report says what tools/test.py finds, from the file and from the checkpoint.
-    for checkpoint, option in (
-        ('small.pth', ['--operating-point', chosen / 'operating_point.json']),
-        ('embedded.pth', []),
-    ):
-        log = run('test.py', files[0], folder / checkpoint, '--work-dir', folder / 'test', *option)
-        found = re.findall(r'Iter\(test\) \[1/1\].*? mIoU: ([\d.]+)', log)
-        assert float(found[-1]) == pytest.approx(values['IoU rule']['mIoU'], abs=0.011)
+    # The report says what a test finds, from the file and from the checkpoint.
+    expected = pytest.approx(values['IoU rule']['mIoU'], abs=0.011)
+    point = chosen / 'operating_point.json'
+    assert miou(cfg, folder / 'small.pth', folder, operating_point=point) == expected
+    assert miou(cfg, folder / 'in.pth', folder) == expected
+    rows = json.loads((chosen / 'per_class/IoU_rule.json').read_text())
+    assert len(rows) == 13
+    embedded = torch.load(folder / 'in.pth', weights_only=True)
+    assert embedded['meta'] == {'iter': 7}
 
-    log = run(
-        'choose_operating_point.py', *files, '--work-dir', folder / 'work', '--out', chosen,
-        '--report', 'test', '--folds', '3', '--choose', 'tau by mAcc',
-    )  # fmt: skip
-    assert 'cross-fitted in 3 folds' in log
-    assert json.loads((chosen / 'operating_point.json').read_text())['rule'] == 'tau'
-    log = run(
-        'choose_operating_point.py', *files, '--work-dir', folder / 'work', '--out', chosen,
-        '--select', 'train', '--report', 'train',
-    )  # fmt: skip
-    assert 'WARNING: chosen and reported on the same split (train)' in log
-    assert f'in {chosen}/operating_point.json' in log and 'tau_test=' in log
-
-
-def test_browse_tail(folder):
-    page = folder / 'tail.png'
-    files = folder / 'small.py', folder / 'small.pth', folder / 'small.pth'
-    log = run('analysis/browse_tail.py', *files[:2], '--num-images', '2', '--out', page,
-              '--classes', 'disc')  # fmt: skip
-    assert '2 images' in log and page.stat().st_size > 20000
-    log = run('analysis/browse_tail.py', *files[:2], '--classes', 'cat', fails=True)
-    assert "unknown classes ['cat']" in log
+    # A second choice needs --force, and goes to the work dir that is named.
+    assert main(['choose', *files]) == 1
+    assert 'give --force' in capsys.readouterr().err
+    again = ['choose', *files, '--report', 'test', '--folds', '3', '--choose', 'tau by mAcc']
+    again += ['--work-dir', str(folder / 'work')]
+    assert main(again) == 0 and 'cross-fitted in 3 folds' in capsys.readouterr().out
+    work = folder / 'work/operating_point'
+    assert json.loads((work / 'operating_point.json').read_text())['rule'] == 'tau'
+    assert main([*again, '--force', '--folds', '0', '--select', 'test']) == 0
+    shown = capsys.readouterr()
+    assert 'WARNING: chosen and reported on the same split (test)' in shown.err
+    assert f'in {work}/operating_point.json' in shown.out and 'tau_test=' in shown.out
 
 
-def test_explain_classes(folder):
-    files = folder / 'small.py', folder / 'small.pth'
-    work = folder / 'work'
-    log = run(
-        'analysis/explain_classes.py', *files, '--json', folder / 'a.json', '--work-dir', work
+def test_the_images_count_and_not_the_names_of_the_splits(folder, cfg):
+    told = []
+    cfg.val_dataloader.dataset = cfg.test_dataloader.dataset.copy()
+    cfg.val_dataloader.dataset.indices = [4, 5]
+    choose(cfg, folder / 'small.pth', warn=told.append)
+    assert len(told) == 1 and '2 of the 6 of test are in val too' in told[0]
+    assert 'cross-fit with --folds 5' in told[0]
+    cfg.test_dataloader.dataset.indices = [0, 1, 2]
+    choose(cfg, folder / 'small.pth', warn=told.append)
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize('old', [False, True], ids=['new', 'earlier version'])
+def test_embedded_in_a_checkpoint_whatever_it_held(folder, cfg, tmp_path, old):
+    """Also where it is of an earlier version, holds an earlier choice, or is of a stock head."""
+    found = choose(cfg, folder / 'small.pth', choice='tau by mIoU')
+    found = replace(found, point=replace(found.point, tau=1.0))
+    found.reader.set_point(found.point)
+    state = torch.load(folder / 'small.pth', weights_only=True)['state_dict']
+    if old:
+        state = {k.replace('score_reader', 'inference_prior'): v for k, v in state.items()}
+        state |= {'decision.shift': torch.full((13,), 9.0), 'decision.iou': torch.rand(13)}
+        state['decision.union'] = torch.rand(13) + 1
+    torch.save({f'module.{k}': v for k, v in state.items()}, tmp_path / 'a.pth')
+    found.embed(tmp_path / 'a.pth', tmp_path / 'b.pth')
+    balanced = miou(cfg, folder / 'small.pth', tmp_path, tau_test=1.0)
+    assert miou(cfg, tmp_path / 'b.pth', tmp_path) == balanced
+    model = load_model(read_config(cfg), tmp_path / 'b.pth')
+    assert not model.reader.has_point  # a new choice begins with the natural posterior
+
+
+def test_a_stock_checkpoint_in_a_config_with_an_ltmi_head(folder, cfg, tmp_path):
+    state = torch.load(folder / 'small.pth', weights_only=True)['state_dict']
+    state = {k: v for k, v in state.items() if 'contrast' not in k and 'score_reader' not in k}
+    torch.save(state, tmp_path / 'stock.pth')
+    found = choose(cfg, tmp_path / 'stock.pth', choice='natural')
+    found.embed(tmp_path / 'stock.pth', tmp_path / 'embedded.pth')
+    natural = found.values['natural']['mIoU']
+    for checkpoint in ('stock.pth', 'embedded.pth'):
+        assert miou(cfg, tmp_path / checkpoint, tmp_path) == pytest.approx(natural, abs=0.011)
+
+
+def test_a_stock_head_and_wrapped_data_sets(folder, cfg, tmp_path):
+    """The scores of a stock head are read by the segmentor; each image counts once."""
+    cfg.model.decode_head.type = 'mmseg.FCNHead'
+    cfg.model.decode_head.pop('contrast')
+    cfg.model.type = 'mmseg.EncoderDecoder'
+    plain = cfg.test_dataloader.dataset
+    cfg.test_dataloader.dataset = dict(type='RepeatDataset', times=3, dataset=plain)
+    train = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(
+        type='ConcatDataset',
+        datasets=[{**train, 'indices': [0, 1]}, dict(type='RepeatDataset', times=2, dataset=train)],
     )
-    assert 'test split, %, near is within 3 pixels' in log
-    rows = {row['class']: row['IoU'] for row in json.loads((folder / 'a.json').read_text())}
-    per_class = folder / 'rows.json'
-    run('test.py', *files, '--work-dir', folder / 'test', '--per-class', per_class)
-    for row in json.loads(per_class.read_text()):
+    model = load_model(read_config(cfg), folder / 'small.pth')
+    torch.save(model.state_dict(), tmp_path / 'stock.pth')
+    found = choose(cfg, tmp_path / 'stock.pth', select='train', choice='IoU rule')
+    found.embed(tmp_path / 'stock.pth', tmp_path / 'embedded.pth')
+    assert found.reader_prefix == 'score_reader.'
+    cfg.test_dataloader.dataset = plain
+    expected = pytest.approx(found.values['IoU rule']['mIoU'], abs=0.011)
+    assert miou(cfg, tmp_path / 'embedded.pth', tmp_path) == expected
+
+    loader = split_loader(read_config(cfg), 'train')
+    assert len(loader) == 14
+    parts = split_dataset(cfg, 'train')['datasets']
+    assert [part['pipeline'] for part in parts] == [plain.pipeline] * 2
+    page = browse(cfg, [folder / 'small.pth'], split='train', classes=['disc'], num_images=20)
+    # By the two paths to it, an image of both parts is there twice.
+    assert len(page.images) <= 14 and page.tail == [1]
+
+
+def test_browse_tail(folder, capsys):
+    page = folder / 'tail.png'
+    files = [str(folder / 'small.py'), str(folder / 'small.pth')]
+    more = ['--num-images', '2', '--out', str(page), '--classes']
+    assert main(['browse', *files, *more, 'disc']) == 0
+    assert '2 images' in capsys.readouterr().out and page.stat().st_size > 20000
+    assert main(['browse', *files, *more, 'cat', '--force']) == 1
+    assert "unknown classes ['cat']" in capsys.readouterr().err
+
+
+def test_explain_classes(folder, cfg, capsys):
+    tool = ROOT / 'tools/analysis/explain_classes.py'
+    files, file = [folder / 'small.py', folder / 'small.pth'], folder / 'a.json'
+    command = [sys.executable, '-W', 'ignore', tool, *files, '--json', file, '--work-dir', 'none']
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert 'test split, %, near is within 3 pixels' in done.stdout
+    rows = {row['class']: row['IoU'] for row in json.loads(file.read_text())}
+    miou(cfg, folder / 'small.pth', folder)
+    for row in json.loads((folder / 'rows.json').read_text()):
         if row['IoU'] is not None:
             assert rows[row['class']] == pytest.approx(row['IoU'], abs=1e-6)
-    log = run(
-        'analysis/explain_classes.py', *files, '--split', 'val', '--class-prior', 'x', fails=True
+    options = ['--split', 'val', '--class-prior', 'x']
+    assert main(['explain', *map(str, files), *options]) == 1
+    assert "'x'" in capsys.readouterr().err
+
+
+def test_a_split_without_labels(folder, cfg):
+    load = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
+    cfg.test_dataloader.dataset.pipeline = load
+    for look in (choose, explain):
+        with pytest.raises(ValueError, match='the test split has no labels to compare with'):
+            look(cfg, folder / 'small.pth')
+    with pytest.raises(ValueError, match='no LoadAnnotations'):
+        browse(cfg, [folder / 'small.pth'])
+    # A data set of images alone, whose pipeline would load labels.
+    cfg.test_dataloader.dataset = dict(
+        type='BaseSegDataset',
+        data_prefix=dict(img_path=f'{folder}/data/test/img_dir'),
+        metainfo=dict(classes=('a', 'b')),
+        pipeline=[load[0], dict(type='LoadAnnotations'), load[1]],
+        img_suffix='.png',
     )
-    assert "'x'" in log
+    images = next((folder / 'data').rglob('*.png')).parent
+    cfg.test_dataloader.dataset.data_prefix.img_path = str(images)
+    with pytest.raises(ValueError, match='the test split has no labels to compare with'):
+        split_loader(read_config(cfg), 'test')
+    cfg.pop('test_dataloader')
+    with pytest.raises(ValueError, match='no test_dataloader: choose another split'):
+        explain(cfg, folder / 'small.pth')
 
 
-def test_a_checkpoint_with_other_classes_is_refused(folder):
+def test_the_prior_is_of_the_classes_of_the_data_set(folder, cfg):
+    model = load_model(read_config(cfg), folder / 'small.pth')
+    prior = ClassPrior.load(folder / 'prior.json')
+    classes = prior.classes
+    assert class_prior_of(None, cfg, model, classes).classes == classes
+    turned = ClassPrior(prior.pixel_counts, classes[::-1])
+    with pytest.raises(ValueError, match='the same in another order'):
+        class_prior_of(turned, cfg, model, classes)
+    model.reader.log_prior.fill_(torch.nan)
+    cfg.test_evaluator = [dict(type='IoUMetric'), dict(type='x', class_prior=[1] * 13)]
+    assert class_prior_of(None, cfg, model, classes).pixel_counts.tolist() == [1] * 13
+    cfg.test_evaluator = cfg.val_evaluator = None
+    with pytest.raises(ValueError, match='no class prior is known.*mmseg-ltmi count'):
+        class_prior_of(None, cfg, model, classes)
+
+
+def test_the_natural_posterior_is_measured_whatever_the_config_says(folder, cfg):
+    natural = choose(cfg, folder / 'small.pth').values
+    cfg.model.decode_head.tau_test = 1.0
+    assert choose(cfg, folder / 'small.pth').values == natural
+    for wrong in (dict(folds=1), dict(choice='x'), dict(max_values=0)):
+        with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
+            choose(cfg, folder / 'small.pth', **wrong)
+
+
+def test_a_checkpoint_with_other_classes_is_refused(folder, cfg):
     state = torch.load(folder / 'small.pth')['state_dict']
+    del state['decode_head.conv_seg.bias']
+    torch.save({'state_dict': state}, folder / 'other.pth')
+    with pytest.raises(ValueError, match='it lacks 1 of its tensors.*conv_seg.bias'):
+        load_model(read_config(cfg), folder / 'other.pth')
     state['decode_head.conv_seg.weight'] = torch.zeros(19, 64, 1, 1)
     torch.save({'state_dict': state}, folder / 'other.pth')
-    log = run('choose_operating_point.py', folder / 'small.py', folder / 'other.pth', fails=True)
-    assert 'of another model' in log and '(19, 64, 1, 1)' in log
+    with pytest.raises(ValueError, match=r'of another model.*\(19, 64, 1, 1\)'):
+        load_model(read_config(cfg), folder / 'other.pth')

@@ -17,6 +17,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ from mmseg.registry import DATASETS
 from prettytable import PrettyTable
 
 import mmseg_ltmi  # noqa: F401  registers everything
-from mmseg_ltmi.priors import count_dataset
+from mmseg_ltmi.core.priors import count_dataset
 
 NUM_CLASSES = 150
 BARE = 'bare loop'
@@ -78,14 +79,16 @@ def bare_loop(folder: Path) -> np.ndarray:
     """Pixels of each class by the shortest code there is, int64 (150,)."""
     total = np.zeros(256, np.int64)
     for path in folder.iterdir():
-        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        labels: Any = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         total += np.bincount(labels.ravel(), minlength=256)
     return total[1 : NUM_CLASSES + 1]
 
 
-def count(folder: Path, **options: object) -> np.ndarray:
+def count(folder: Path, **options: Any) -> np.ndarray:
     """Pixels of each class by count_dataset, int64 (150,)."""
-    return count_dataset(build(folder), **options).prior.pixel_counts
+    prior = count_dataset(build(folder), **options).prior
+    assert prior is not None
+    return prior.pixel_counts
 
 
 def measure(folder: Path, args: argparse.Namespace) -> dict:

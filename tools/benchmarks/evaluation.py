@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmseg.evaluation import IoUMetric
 from prettytable import PrettyTable
 
+from mmseg_ltmi.apis.config_changes import read_config
+from mmseg_ltmi.apis.trained_model import class_prior_of, load_model, split_loader
 from mmseg_ltmi.evaluation import LogitAdjustmentSweep, LongTailIoUMetric, OperatingPointMetric
-from mmseg_ltmi.utils.evaluation import class_prior_of, load_model, split_loader
 
 
 def main() -> None:
@@ -30,10 +31,9 @@ def main() -> None:
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
     args = parser.parse_args()
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options)
-    model = load_model(cfg, args.checkpoint).to(args.device).eval()
-    loader = split_loader(cfg, 'test')
+    cfg = read_config(args.config, args.cfg_options)
+    model: Any = load_model(cfg, args.checkpoint).to(args.device).eval()
+    loader: Any = split_loader(cfg, 'test', num_workers=0)
     classes = loader.dataset.metainfo['classes']
     prior = class_prior_of(args.class_prior, cfg, model, classes)
     metrics: dict[str, Any] = {

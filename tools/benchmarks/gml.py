@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from prettytable import PrettyTable
 from torch import Tensor
 
-from mmseg_ltmi.models.losses import GMLLoss
+from mmseg_ltmi.core import GMLLoss
 
 BASE = {'N': 2048, 'K': 8192, 'C': 150, 'D': 128}
 SWEEPS = {
@@ -71,7 +71,7 @@ def naive(inputs: tuple[Tensor, ...]) -> None:
     features = (similarity / TEMPERATURE).exp() @ one_hot / one_hot.sum(0)
     temperature = ((similarity.detach() / log_t.exp()).exp() * kept) @ one_hot / (kept @ one_hot)
     terms = [F.cross_entropy(mean.log() + log_prior, labels) for mean in (features, temperature)]
-    sum(terms).backward()
+    (terms[0] + terms[1]).backward()
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -43,7 +44,7 @@ def without_weights(model: ConfigDict) -> ConfigDict:
     return model
 
 
-def build(cfg: Config, form: str, teacher: dict | None = None) -> torch.nn.Module:
+def build(cfg: Config, form: str, teacher: dict | None = None) -> Any:
     """The config's model in one of the forms; ``teacher`` as for DistilledEncoderDecoder."""
     model = without_weights(cfg.model)
     main = model.decode_head[-1] if isinstance(model.decode_head, list) else model.decode_head
@@ -82,7 +83,7 @@ def make_batch(num_classes: int, batch: int, size: int) -> tuple[torch.Tensor, l
     return torch.randn(batch, 3, size, size, device=device), samples
 
 
-def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, data: tuple) -> float:
+def step(model: Any, optimizer: torch.optim.Optimizer, data: tuple) -> float:
     """Seconds of one whole step."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

@@ -46,9 +46,9 @@ def _convert_split(source: Path, target: Path, split: str, jpeg_quality: int) ->
             raise FileNotFoundError(f'{image} has no label map {label_file}')
         pixels = cv2.imread(str(image), cv2.IMREAD_COLOR)
         label = cv2.imread(str(label_file), cv2.IMREAD_UNCHANGED)
-        for file, content in ((image, pixels), (label_file, label)):
-            if content is None:
-                raise ValueError(f'{file} cannot be read as an image')
+        if pixels is None or label is None:
+            file = image if pixels is None else label_file
+            raise ValueError(f'{file} cannot be read as an image')
         if label.ndim != 2 or label.max() > VOID:
             raise ValueError(f'{label_file} must be one channel with labels 0..{VOID}')
         label = np.where(label == VOID, IGNORE, label).astype(np.uint8)

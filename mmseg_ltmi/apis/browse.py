@@ -1,0 +1,177 @@
+"""A page of the images that hold the rarest classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmseg.registry import DATASETS
+from torch import nn
+
+from mmseg_ltmi.core.priors import ClassPrior
+from mmseg_ltmi.core.priors.annotation_loader import count_image, label_loader
+from mmseg_ltmi.core.priors.dataset_parts import dataset_parts
+from mmseg_ltmi.models.segmentors import last_head
+
+from .config_changes import read_config
+from .trained_model import class_prior_of, load_model, split_dataset
+
+if TYPE_CHECKING:
+    from mmseg_ltmi.visualization import TailImage
+
+
+@dataclass(frozen=True)
+class TailPage:
+    """Images with label and predictions.
+
+    Attributes:
+        images: a row each.
+        tail: the classes that were looked for.
+        classes: C names.
+        ignore_index: label that takes no part.
+    """
+
+    images: list[TailImage]
+    tail: list[int]
+    classes: tuple[str, ...]
+    ignore_index: int
+
+    def save(self, path: str | Path) -> None:
+        """Draw the page as PNG."""
+        from mmseg_ltmi.visualization import draw_tail_page
+
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        draw_tail_page(self.images, self.tail, self.classes, path, self.ignore_index)
+
+
+def browse(
+    config: str | Path | Config,
+    checkpoints: Sequence[str | Path],
+    other_config: str | Path | Config | None = None,
+    split: str = 'test',
+    class_prior: Any = None,
+    classes: Sequence[str] | None = None,
+    num_images: int = 8,
+    tau_test: float = 0.0,
+    device: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> TailPage:
+    """Find the images that hold most of the rarest classes, and predict them.
+
+    Args:
+        config: a file, or a Config.
+        checkpoints: one or two files with weights.
+        other_config: config of the second checkpoint; None takes the first one's.
+        split: 'train', 'val' or 'test'.
+        class_prior: as for LogitAdjustedLoss; None takes the first model's, or that of a metric.
+        classes: names of the classes to look for; None takes the tail.
+        num_images: at most.
+        tau_test: how scores are read, 0 natural and 1 balanced.
+        device: None takes the one that mmengine finds.
+        options: values of the configs by dotted key.
+
+    Raises:
+        OSError: a file that is not there.
+        ValueError: a checkpoint of another model, no such split, no labels in it, no class prior,
+            unknown classes, or no image that holds one of them.
+    """
+    configs = [read_config(config, options)]
+    if other_config is not None:
+        configs.append(read_config(other_config, options))
+    models = {}
+    for i, checkpoint in enumerate(map(Path, checkpoints)):
+        model = load_model(configs[min(i, len(configs) - 1)], checkpoint)
+        models[f'{checkpoint.parent.name}/{checkpoint.name}'] = model.to(device or get_device())
+    first = next(iter(models.values()))
+    dataset = DATASETS.build(split_dataset(configs[0], split))
+    names = tuple(dataset.metainfo['classes'])
+    prior = class_prior_of(class_prior, configs[0], first, names)
+    tail = _wanted_classes(classes, prior, names)
+    ignore_index = last_head(first).ignore_index
+    counts, images = _label_counts(dataset, len(names), ignore_index)
+    chosen = _choose_images(counts[:, tail], num_images)
+    if not chosen:
+        raise ValueError(f'no image of the {split} split holds one of {[names[c] for c in tail]}')
+    rows = []
+    for place in chosen:
+        part, index = images[place]
+        rows.append(_predict(part[index], models, prior, tau_test))
+    return TailPage(rows, tail, names, ignore_index)
+
+
+def _wanted_classes(
+    names: Sequence[str] | None, prior: ClassPrior, classes: tuple[str, ...]
+) -> list[int]:
+    # Rarest first.
+    if names is None:
+        return list(reversed(prior.groups().tail))
+    unknown = set(names) - set(classes)
+    if unknown:
+        raise ValueError(f'unknown classes {sorted(unknown)}: the data set has {list(classes)}')
+    return [classes.index(name) for name in names]
+
+
+def _label_counts(
+    dataset: Any, num_classes: int, ignore_index: int
+) -> tuple[np.ndarray, list[tuple[Any, int]]]:
+    """Pixels of each class in each label map, int64 (images, C), and where the images are.
+
+    No image is read.
+    """
+    counts, images = [], []
+    for part in dataset_parts(dataset):
+        load = label_loader(part.dataset)
+        for index in part.indices:
+            info = part.dataset.get_data_info(index)
+            count = count_image(info, load, num_classes, ignore_index)
+            if count.error:
+                raise ValueError(f'{count.path}: {count.error}')
+            counts.append(count.pixels)
+            images.append((part.dataset, index))
+    return np.stack(counts), images
+
+
+def _choose_images(counts: np.ndarray, number: int) -> list[int]:
+    """In turn for each class, the image that holds most of it and is not chosen yet.
+
+    Args:
+        counts: int64 (images, classes that are looked for).
+        number: of images, at most.
+    """
+    counts = counts.copy()
+    chosen: list[int] = []
+    while len(chosen) < number and counts.any():
+        for column in range(counts.shape[1]):
+            best = int(counts[:, column].argmax())
+            if counts[best, column] and len(chosen) < number:
+                chosen.append(best)
+                counts[best] = 0
+    return chosen
+
+
+@torch.no_grad()
+def _predict(
+    packed: dict, models: dict[str, nn.Module], prior: ClassPrior, tau_test: float
+) -> TailImage:
+    """Image, label and predictions at the size of the label."""
+    from mmseg_ltmi.visualization import TailImage
+
+    sample = packed['data_samples']
+    label = sample.gt_sem_seg.data[0].numpy()
+    image = packed['inputs'].float()[None]
+    image = nn.functional.interpolate(image, label.shape, mode='bilinear')[0]
+    maps = {'label': label}
+    log_prior = prior.log_probs()[:, None, None]
+    for name, model in models.items():
+        batch = dict(inputs=[packed['inputs']], data_samples=[sample])
+        result = model.test_step(batch)[0]  # type: ignore[operator]
+        maps[name] = (result.seg_logits.data.cpu() - tau_test * log_prior).argmax(0).numpy()
+    # mmsegmentation loads images as BGR.
+    rgb = image.flip(0).movedim(0, -1).clamp(0, 255).byte().numpy()
+    return TailImage(Path(sample.img_path).name, rgb, maps)

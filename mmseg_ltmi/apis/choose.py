@@ -1,0 +1,243 @@
+"""Chooses how a trained model's posterior is read: natural argmax, a tau_test, or the IoU rule."""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from prettytable import PrettyTable
+from torch.utils.data import DataLoader
+
+from mmseg_ltmi.core.posterior import OperatingPoint, ScoreReader
+from mmseg_ltmi.core.priors.dataset_parts import dataset_parts
+from mmseg_ltmi.evaluation import (
+    OperatingPointMetric,
+    RankSEGRule,
+    choosing,
+    class_rows,
+    write_rows,
+)
+from mmseg_ltmi.models.checkpoint_file import read_checkpoint
+from mmseg_ltmi.models.segmentors import classifier_fingerprint, last_head, reader_prefix
+
+from .config_changes import read_config
+from .trained_model import class_prior_of, load_model, measure, split_loader
+
+CHOICES = ('natural', *choosing.CRITERIA, 'IoU rule')
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a model is worth at several operating points, and the one that was chosen.
+
+    Attributes:
+        point: the chosen one; its ``report`` says what it was chosen on and what it was worth.
+        points: the candidates by name.
+        values: :func:`summary` of each candidate, and of the peer RankSEG, on the split that
+            judges, in percent.
+        rows: a row per class of each of them.
+        taus: T values of ``tau_test``.
+        select_curve: T summaries on the split that chooses.
+        report_curve: T summaries on the split that judges; None where it is the same.
+        title: of the table.
+        reader: of the model, at the chosen point.
+        reader_prefix: where its keys begin in a checkpoint of the model.
+    """
+
+    point: OperatingPoint
+    points: dict[str, OperatingPoint]
+    values: dict[str, dict[str, float]]
+    rows: dict[str, list[dict[str, Any]]]
+    taus: tuple[float, ...]
+    select_curve: list[dict[str, float]]
+    report_curve: list[dict[str, float]] | None
+    title: str
+    reader: ScoreReader
+    reader_prefix: str
+
+    @property
+    def table(self) -> str:
+        """What each candidate is worth."""
+        columns = {'mIoU': 'mIoU', 'mIoU_tail': 'tail mIoU', 'mAcc': 'mAcc'}
+        if self.report_curve is not None:
+            columns['image_mIoU'] = 'mIoU of an image'
+        table = PrettyTable(['operating point', 'tau_test', *columns.values()], align='r')
+        table.align['operating point'] = 'l'
+        table.title = self.title
+        for name, values in self.values.items():
+            point = self.points.get(name)
+            tau = f'{point.tau:g}' if point is not None and point.rule == 'tau' else ''
+            table.add_row([name, tau, *(f'{values[key]:.2f}' for key in columns)])
+        return table.get_string()
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``operating_point.json``, ``curves.png`` and ``per_class/NAME.json``."""
+        from mmseg_ltmi.visualization import plot_operating_points
+
+        folder = Path(folder)
+        for name, rows in self.rows.items():
+            write_rows(rows, folder / 'per_class' / f'{name.replace(" ", "_")}.json')
+        curves = self.select_curve, self.report_curve
+        plot_operating_points(self.taus, *curves, self.values['IoU rule'], folder / 'curves.png')
+        self.point.save(folder / 'operating_point.json')
+
+    def embed(self, checkpoint: str | Path, out: str | Path) -> None:
+        """Write a copy of a checkpoint of the model that holds the chosen point."""
+        content, state = read_checkpoint(checkpoint)
+        head = self.reader_prefix.removesuffix('score_reader.')
+        # What an earlier version has written would come over it.
+        earlier = ('decision.', f'{head}inference_prior.')
+        state = {name: value for name, value in state.items() if not name.startswith(earlier)}
+        own = self.reader.state_dict()
+        state.update({f'{self.reader_prefix}{name}': value for name, value in own.items()})
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        torch.save({**content, 'state_dict': state} if 'state_dict' in content else state, out)
+
+
+def choose(
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    select: str = 'val',
+    report: str = 'test',
+    folds: int = 0,
+    choice: str = 'tau by mIoU',
+    rankseg: bool = False,
+    class_prior: Any = None,
+    max_values: int = 2**25,
+    progress: bool = False,
+    options: Mapping[str, Any] | None = None,
+    warn: Callable[[str], None] = warnings.warn,
+) -> Choice:
+    """Measure a trained model at several operating points, and choose one.
+
+    21 values of ``tau_test`` and the IoU rule are measured in one pass over the split that chooses,
+    and all of them in one pass over the split that judges.
+
+    Args:
+        config: a file, or a Config.
+        checkpoint: file with the weights.
+        select: split that chooses, 'train', 'val' or 'test'.
+        report: split that judges.
+        folds: choose on all but one of this many blocks of the ``report`` split and measure on the
+            other, in turn; 0 takes two splits.
+        choice: the candidate that is chosen, one of CHOICES; all are measured.
+        rankseg: measure the peer RankSEG too, of the package rankseg.
+        class_prior: as for LogitAdjustedLoss; None takes the model's, or that of a metric.
+        max_values: posteriors that are kept for the fit of the IoU rule, pixels times classes.
+        progress: show a progress bar on stderr.
+        options: values of the config by dotted key.
+        warn: is told where the two splits have images in common.
+
+    Raises:
+        OSError: a file that is not there.
+        ImportError: ``rankseg`` without the package.
+        ValueError: an argument out of range, a checkpoint of another model, no such split, no
+            labels in it, no class prior.
+
+    Examples:
+        >>> found = choose('config.py', 'iter_20000.pth')
+        >>> print(found.table)
+        >>> found.save('operating_point')
+    """
+    _check_arguments(folds, choice, max_values)
+    peers = {'RankSEG': RankSEGRule()} if rankseg else {}
+    cfg = read_config(config, options)
+    model: Any = load_model(cfg, checkpoint)
+    select = report if folds else select
+    loaders = {split: split_loader(cfg, split) for split in {select: None, report: None}}
+    if not folds and (warning := _common_images(loaders, select, report)):
+        warn(warning)
+
+    def evaluate(split: str, **how: Any) -> OperatingPointMetric:
+        dataset: Any = loaders[split].dataset
+        prior = class_prior_of(class_prior, cfg, model, dataset.metainfo['classes'])
+        index = last_head(model).ignore_index
+        metric = OperatingPointMetric(prior, len(dataset), ignore_index=index, **how)
+        measure(model, loaders[split], metric, f'evaluating the {split} split', progress)
+        return metric
+
+    selection = evaluate(
+        select, folds=folds or 1, max_values=max_values, rules=peers if folds else {}
+    )
+    points, prior = choosing.candidates(selection), selection.prior
+    judged = None
+    if folds:
+        areas = choosing.cross_fitted(selection)
+    else:
+        judged = evaluate(report, rules={'IoU rule': points['IoU rule'], **peers}, max_values=0)
+        areas = choosing.measured(points, judged)
+    values = {name: choosing.summary_of(of, prior) for name, of in areas.items()}
+    if judged is not None:
+        for name, value in choosing.measured_per_image(points, judged).items():
+            values[name]['image_mIoU'] = round(value, 2)
+    how = dict(select=select, report=report, folds=folds, max_values=max_values)
+    point = replace(
+        points[choice],
+        weights=classifier_fingerprint(model),
+        report={
+            'checkpoint': Path(checkpoint).name,
+            **how,
+            'taus': selection.taus,
+            'values': values,
+        },
+    )
+    return Choice(
+        point,
+        points,
+        values,
+        rows={name: class_rows(of, prior.names, prior) for name, of in areas.items()},
+        taus=selection.taus,
+        select_curve=_curve(selection),
+        report_curve=None if judged is None else _curve(judged),
+        title=f'{report} split, '
+        + (f'cross-fitted in {folds} folds' if folds else f'chosen on {select}'),
+        reader=_reader_at(point, model),
+        reader_prefix=reader_prefix(model),
+    )
+
+
+def _check_arguments(folds: int, choice: str, max_values: int) -> None:
+    if folds == 1 or folds < 0:
+        raise ValueError(f'folds={folds}: give 2 or more, or 0 to choose and judge on two splits')
+    if max_values < 1:
+        raise ValueError(f'max_values={max_values} must be 1 or more')
+    if choice not in CHOICES:
+        raise ValueError(f'{choice!r} cannot be chosen: take one of {list(CHOICES)}')
+
+
+def _common_images(loaders: dict[str, DataLoader], select: str, report: str) -> str:
+    """What is wrong with choosing and judging on these splits; '' where nothing is."""
+    read = [_images_of(loaders[split].dataset) for split in (select, report)]
+    common = len(read[0] & read[1])
+    if not common:
+        return ''
+    where = f'the same split ({select})'
+    if select != report:
+        where = f'the same images ({common} of the {len(read[1])} of {report} are in {select} too)'
+    return (
+        f'chosen and reported on {where}: the figures flatter the choice. Name another split, or '
+        'cross-fit with --folds 5.'
+    )
+
+
+def _images_of(dataset: Any) -> set[str]:
+    # The files: splits of two names, or with other indices, may read the same ones.
+    infos = (part.dataset.get_data_info(i) for part in dataset_parts(dataset) for i in part.indices)
+    return {os.path.realpath(info['img_path']) for info in infos if info.get('img_path')}
+
+
+def _curve(metric: OperatingPointMetric) -> list[dict[str, float]]:
+    return choosing.curve(metric.tau_areas.sum(0), metric.prior)
+
+
+def _reader_at(point: OperatingPoint, model: Any) -> ScoreReader:
+    reader = copy.deepcopy(model.reader).cpu()
+    reader.set_point(point)
+    return reader

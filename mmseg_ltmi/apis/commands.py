@@ -1,0 +1,231 @@
+"""What each command of ``mmseg-ltmi`` does with its arguments, and what it shows.
+
+A function per command; the exit status. Each imports what it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def switch_on(args: argparse.Namespace) -> int:
+    from .switch_on import main
+
+    out = args.out or Path(f'ltmi_{Path(args.config).stem}.py')
+    main(args.config, args.class_prior, out, args.force)
+    return 0
+
+
+def train(args: argparse.Namespace) -> int:
+    from . import runs
+
+    _set_local_rank(args)
+    runs.train(args.config, args.work_dir, args.resume, args.amp, _options_of(args), args.launcher)
+    _leave_processes()
+    return 0
+
+
+def test(args: argparse.Namespace) -> int:
+    from . import runs
+
+    _set_local_rank(args)
+    runs.test(
+        args.config,
+        args.checkpoint,
+        args.work_dir,
+        tau_test=args.tau_test,
+        operating_point=args.operating_point,
+        per_class=args.per_class,
+        out=args.out,
+        show=args.show,
+        show_dir=args.show_dir,
+        wait_time=args.wait_time,
+        tta=args.tta,
+        options=_options_of(args),
+        launcher=args.launcher,
+    )
+    _leave_processes()
+    return 0
+
+
+def count(args: argparse.Namespace) -> int:
+    _refuse_existing([args.out], args.force)
+    args.out.parent.mkdir(parents=True, exist_ok=True)  # fail before the counting, not after
+    from .count import class_table
+    from .count import count as count_classes
+
+    cache = None if args.no_cache else args.out.with_suffix('.counts.txt')
+    try:
+        prior, failures = count_classes(
+            args.config,
+            args.split,
+            num_workers=args.workers,
+            strict=args.strict,
+            cache=cache,
+            as_trained=args.as_trained,
+            seed=args.seed,
+            progress=True,
+            options=_options_of(args),
+        )
+    except KeyboardInterrupt:
+        kept = args.as_trained is None and cache is not None
+        print('\nstopped' + '; the same command goes on from here' * kept, file=sys.stderr)
+        return 130
+    for path, reason in failures:
+        print(f'{path}: {reason}', file=sys.stderr)
+    if prior is None:
+        raise ValueError('no pixel with a class was counted: nothing is written')
+    from mmseg_ltmi.visualization import plot_class_prior
+
+    # A count with holes keeps another name, so that nobody takes it for the whole.
+    out = args.out.with_suffix('.partial.json') if failures else args.out
+    plot = args.plot or out.with_suffix('.png')
+    print(class_table(prior))
+    prior.save(out)
+    plot_class_prior(prior, plot)
+    print(f'wrote {out} and {plot}')
+    if failures:
+        print(f'{len(failures)} label files could not be counted', file=sys.stderr)
+    return 1 if failures else 0
+
+
+def choose(args: argparse.Namespace) -> int:
+    out = args.out or Path(args.work_dir or Path(args.checkpoint).parent, 'operating_point')
+    written = [out / name for name in ('operating_point.json', 'curves.png', 'per_class')]
+    _refuse_existing([*written, *([args.embed] if args.embed else [])], args.force)
+    _require_files(args.checkpoint)
+    from .choose import choose as choose_point
+
+    found = choose_point(
+        args.config,
+        args.checkpoint,
+        select=args.select,
+        report=args.report,
+        folds=args.folds,
+        choice=args.choose,
+        rankseg=args.rankseg,
+        class_prior=args.class_prior,
+        max_values=args.max_values,
+        progress=True,
+        options=_options_of(args),
+        warn=lambda text: print(f'WARNING: {text}', file=sys.stderr),
+    )
+    print(found.table)
+    found.save(out)
+    print(f'{found.point} in {out}/operating_point.json, curves in {out}/curves.png')
+    if args.embed:
+        found.embed(args.checkpoint, args.embed)
+        print(f'{args.embed} holds it: mmseg-ltmi test reads it there')
+    return 0
+
+
+def compare(args: argparse.Namespace) -> int:
+    from mmseg_ltmi.evaluation.run_comparison import SEED
+
+    from .compare import compare as compare_runs
+
+    found = compare_runs(args.runs, args.seed_pattern or SEED, args.reading)
+    for group in found.groups.values():
+        for run in group:
+            print(f'{run.name} {run.seed}: {run.file}', file=sys.stderr)
+    print(found.table)
+    found.save(args.out)
+    print(f'written to {args.out}', file=sys.stderr)
+    return 0
+
+
+def browse(args: argparse.Namespace) -> int:
+    if len(args.checkpoints) > 2:
+        raise ValueError('one or two checkpoints fit a page')
+    _refuse_existing([args.out], args.force)
+    _require_files(*args.checkpoints)
+    from .browse import browse as browse_tail
+
+    page = browse_tail(
+        args.config,
+        args.checkpoints,
+        other_config=args.other_config,
+        split=args.split,
+        class_prior=args.class_prior,
+        classes=args.classes,
+        num_images=args.num_images,
+        tau_test=args.tau_test,
+        device=args.device,
+        options=_options_of(args),
+    )
+    page.save(args.out)
+    print(f'{len(page.images)} images in {args.out}')
+    return 0
+
+
+def explain(args: argparse.Namespace) -> int:
+    file = None if args.json is None else args.json.with_suffix('.json')
+    _refuse_existing([] if file is None else [file], args.force)
+    _require_files(args.checkpoint)
+    from mmseg_ltmi.evaluation import write_rows
+
+    from .explain import explain as explain_classes
+
+    found = explain_classes(
+        args.config,
+        args.checkpoint,
+        args.split,
+        args.width,
+        args.class_prior,
+        progress=True,
+        options=_options_of(args),
+    )
+    print(found.table)
+    if file is not None:
+        write_rows(found.rows, file)
+    return 0
+
+
+def convert(args: argparse.Namespace) -> int:
+    from .convert import convert as convert_checkpoint
+
+    state = convert_checkpoint(args.checkpoint, args.out, args.tau_test)
+    print(f'{args.out}: {len(state)} tensors, read at tau_test={args.tau_test:g}')
+    return 0
+
+
+def _options_of(args: argparse.Namespace) -> dict[str, Any]:
+    # mmengine's own reading of --cfg-options, which the light parser has left as texts.
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--options', nargs='*', action=DictAction, default={})
+    return parser.parse_args(['--options', *(args.cfg_options or [])]).options
+
+
+def _set_local_rank(args: argparse.Namespace) -> None:
+    # torch.distributed.launch gives it as an option, torchrun in the environment.
+    if args.launcher != 'none':
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+
+
+def _leave_processes() -> None:
+    # Whoever is ready first must not take the connection from those who are not.
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
+def _refuse_existing(paths: Iterable[Path], force: bool) -> None:
+    for path in paths:
+        if path.exists() and not force:
+            raise FileExistsError(f'{path} exists: name another place or give --force')
+
+
+def _require_files(*checkpoints: str | Path) -> None:
+    # Before anything is built. mmengine reads from an address as well.
+    for checkpoint in map(str, checkpoints):
+        if '://' not in checkpoint and not os.path.isfile(checkpoint):
+            raise FileNotFoundError(f'there is no checkpoint {checkpoint}')

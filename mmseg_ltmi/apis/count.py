@@ -1,0 +1,73 @@
+"""Counts how often each class occurs in a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmseg.registry import DATASETS
+from prettytable import PrettyTable
+
+from mmseg_ltmi.core.priors import ClassPrior, CountReport, count_as_trained, count_dataset
+
+from .config_changes import read_config
+
+
+def count(
+    config: str | Path | Config,
+    split: str = 'train',
+    num_workers: int = 2,
+    strict: bool = False,
+    cache: str | Path | None = None,
+    as_trained: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> CountReport:
+    """Count the labels of a config's data set.
+
+    Args:
+        config: a file of any mmsegmentation config, or a Config.
+        split: 'train', 'val' or 'test'.
+        num_workers: processes beside this one; 0 counts here.
+        strict: stop at the first label file that cannot be counted.
+        cache: file that keeps the counts of each image, so that a count that was stopped goes on.
+        as_trained: count this many samples as the pipeline crops and resizes them; None counts
+            the raw labels.
+        seed: of these samples.
+        progress: show a progress bar on stderr.
+        options: values of the config by dotted key.
+
+    Raises:
+        ClassCountError: with ``strict``, the first failure; or a counting process died.
+        OSError: a file that is not there.
+        ValueError: no such split, no labels or no images.
+
+    Examples:
+        >>> prior, failures = count('config.py')
+        >>> prior.save('prior.json')
+    """
+    cfg = read_config(config, options)
+    loader = cfg.get(f'{split}_dataloader')
+    if loader is None:
+        raise ValueError(f'the config has no {split}_dataloader: choose another --split')
+    dataset = DATASETS.build(loader.dataset)
+    how: dict[str, Any] = dict(num_workers=num_workers, strict=strict, progress=progress)
+    if as_trained is not None:
+        return count_as_trained(dataset, as_trained, seed, **how)
+    return count_dataset(dataset, cache=cache, **how)
+
+
+def class_table(prior: ClassPrior) -> str:
+    """A row per class, from frequent to rare."""
+    table = PrettyTable(['class', 'pixels', '%', 'images', 'group'], align='r')
+    table.align['class'] = 'l'
+    probs = prior.probs(0)
+    for group, members in prior.groups()._asdict().items():
+        for c in members:
+            images = '-' if prior.image_counts is None else prior.image_counts[c]
+            share = f'{100 * probs[c]:.4f}'
+            table.add_row([prior.names[c], f'{prior.pixel_counts[c]:,}', share, images, group])
+    return f'{table}\n{prior.num_images} images, {prior.num_ignored:,} pixels ignored'

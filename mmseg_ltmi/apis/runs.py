@@ -1,0 +1,134 @@
+"""Trains and tests what a config describes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.runner import Runner
+from mmseg.evaluation import IoUMetric
+from mmseg.registry import RUNNERS
+
+from mmseg_ltmi.engine import cpu_runner  # noqa: F401  registers it
+
+from .config_changes import (
+    read_config,
+    set_cpu_processes,
+    set_mixed_precision,
+    set_per_class_file,
+    set_prediction_folder,
+    set_reading,
+    set_test_time_augmentation,
+    set_visualization,
+    set_work_dir,
+)
+from .trained_model import check_labels
+
+
+def train(
+    config: str | Path | Config,
+    work_dir: str | Path | None = None,
+    resume: bool = False,
+    amp: bool = False,
+    options: Mapping[str, Any] | None = None,
+    launcher: str = 'none',
+) -> Runner:
+    """Train what a config describes; the runner, with the trained model.
+
+    Args:
+        config: a file, or a Config, which stays as it is.
+        work_dir: folder of logs and checkpoints; None takes the config's, or one that is named
+            after the file.
+        resume: go on from the newest checkpoint in the work dir.
+        amp: train with automatic mixed precision.
+        options: values of the config by dotted key.
+        launcher: what started the processes: 'none', 'pytorch', 'slurm' or 'mpi'.
+
+    Raises:
+        OSError: a file that is not there.
+        ValueError: what the config does not fit.
+    """
+    cfg = read_config(config, options)
+    set_work_dir(cfg, work_dir)
+    if resume:
+        cfg.resume = True
+    if amp:
+        if get_device() == 'cpu':
+            raise ValueError('--amp needs a GPU')
+        set_mixed_precision(cfg)
+    runner = _build_runner(cfg, launcher)
+    runner.train()
+    return runner
+
+
+def test(
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    work_dir: str | Path | None = None,
+    tau_test: float | None = None,
+    operating_point: str | Path | None = None,
+    per_class: str | Path | None = None,
+    out: str | Path | None = None,
+    show: bool = False,
+    show_dir: str | Path | None = None,
+    wait_time: float = 2,
+    tta: bool = False,
+    options: Mapping[str, Any] | None = None,
+    launcher: str = 'none',
+) -> dict[str, float]:
+    """Test a trained model on the config's test split; its metrics.
+
+    Args:
+        config: a file, or a Config, which stays as it is.
+        checkpoint: file with the weights.
+        work_dir: folder of the log, as in :func:`train`.
+        tau_test: how scores are read, 0 natural and 1 balanced; None leaves it to the config.
+        operating_point: file of :func:`mmseg_ltmi.apis.choose`.
+        per_class: .json or .csv file for a row per class.
+        out: folder for the predicted label maps.
+        show: show predictions in a window.
+        show_dir: folder for images of them.
+        wait_time: seconds that each one is shown.
+        tta: test on several views of each image.
+        options: values of the config by dotted key.
+        launcher: as in :func:`train`.
+
+    Raises:
+        OSError: a file that is not there.
+        ValueError: what the config does not fit, or a test split without labels.
+    """
+    cfg = read_config(config, options)
+    set_work_dir(cfg, work_dir)
+    cfg.load_from = str(checkpoint)
+    cfg.resume = False
+    set_reading(cfg, tau_test, operating_point)
+    if per_class is not None:
+        set_per_class_file(cfg, per_class)
+    if out is not None:
+        set_prediction_folder(cfg, out)
+    if show or show_dir is not None:
+        set_visualization(cfg, show, show_dir, wait_time)
+    if tta:
+        set_test_time_augmentation(cfg)
+    runner = _build_runner(cfg, launcher)
+    loop: Any = runner.test_loop
+    if loop is None:
+        raise ValueError('the config has no test_dataloader, test_cfg and test_evaluator')
+    metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', [])
+    if any(isinstance(metric, IoUMetric) and not metric.format_only for metric in metrics):
+        check_labels(loop.dataloader.dataset, 'test')
+    return runner.test()
+
+
+def _build_runner(cfg: Config, launcher: str) -> Runner:
+    cfg.launcher = launcher
+    if launcher == 'pytorch' and not torch.cuda.is_available():
+        if not torch.distributed.is_initialized():
+            # mmengine would join by nccl; it takes a group that is there as it is.
+            torch.distributed.init_process_group('gloo')
+        set_cpu_processes(cfg)
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -1,0 +1,213 @@
+"""A trained model, the images of a split, and what metrics say of the one on the other."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.model import revert_sync_batchnorm
+from mmengine.runner import Runner
+from mmengine.runner.checkpoint import load_state_dict
+from mmseg.registry import MODELS
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmseg_ltmi.core.priors import ClassPrior, build_class_prior
+from mmseg_ltmi.core.priors.class_prior import SMOOTHING
+from mmseg_ltmi.core.progress import progress_bar
+from mmseg_ltmi.models.checkpoint_file import read_checkpoint
+
+from .config_changes import unwrapped_configs, with_operating_point
+
+
+def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
+    """The config's model with the checkpoint's weights, on the CPU, ready to predict.
+
+    It gives the natural posterior: a ``tau_test`` of the config and an operating point, of the
+    config or the checkpoint, are left out.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        ValueError: a file that is no checkpoint, or one of another model, such as one with another
+            number of classes.
+    """
+    options = with_operating_point(cfg.model)
+    options['operating_point'] = None
+    model: Any = MODELS.build(options)
+    _, state = read_checkpoint(checkpoint)
+    for name, value in model.state_dict().items():
+        if name in state and state[name].shape != value.shape:
+            raise ValueError(
+                f'{checkpoint} is of another model: its {name} has shape '
+                f'{tuple(state[name].shape)}, the config makes it {tuple(value.shape)}. Give the '
+                'config that it was trained with (num_classes, channels)'
+            )
+    missing = [name for name in model.state_dict() if name not in state and _is_needed(name)]
+    if missing:
+        raise ValueError(
+            f'{checkpoint} is of another model: it lacks {len(missing)} of its tensors, such as '
+            f'{missing[0]}. Give the config that it was trained with'
+        )
+    load_state_dict(model, state)
+    model.reader.reset_point()
+    model.reader.tau_test = 0.0
+    return revert_sync_batchnorm(model).eval()
+
+
+def _is_needed(name: str) -> bool:
+    # A stock checkpoint has none of ours, and testing uses no auxiliary head.
+    optional = {'contrast', 'score_reader', 'teacher', 'auxiliary_head'}
+    return not optional & set(name.split('.')) and not name.endswith('num_batches_tracked')
+
+
+def split_dataset(cfg: Config, split: str) -> Any:
+    """The config of a split's data set, in which each image is there once.
+
+    What repeats images is left out, and the train split takes the pipeline of the test split.
+
+    Raises:
+        ValueError: the config has no such split.
+    """
+    dataset = _once(_loader_config(cfg, split)['dataset'])
+    if split == 'train':
+        tested = 'val' if cfg.get('test_dataloader') is None else 'test'
+        pipeline = next(unwrapped_configs(_loader_config(cfg, tested)['dataset'])).get('pipeline')
+        for part in unwrapped_configs(dataset):
+            part['pipeline'] = copy.deepcopy(pipeline)
+    return dataset
+
+
+def _loader_config(cfg: Config, split: str) -> Any:
+    loader = cfg.get(f'{split}_dataloader')
+    if loader is None:
+        raise ValueError(f'the config has no {split}_dataloader: choose another split')
+    return loader
+
+
+def _once(dataset: Any) -> Any:
+    if dataset.get('datasets') is not None:
+        dataset = copy.copy(dataset)
+        dataset['datasets'] = [_once(part) for part in dataset['datasets']]
+        return dataset
+    # RepeatDataset, ClassBalancedDataset, MultiImageMixDataset
+    return _once(dataset['dataset']) if dataset.get('dataset') else copy.deepcopy(dataset)
+
+
+def split_loader(cfg: Config, split: str, num_workers: int | None = None) -> DataLoader:
+    """The images of a split one by one, in order.
+
+    Args:
+        cfg: with ``{split}_dataloader``.
+        split: 'train', 'val' or 'test'.
+        num_workers: processes that read them; None takes as many as the test split has.
+
+    Raises:
+        ValueError: the config has no such split, or it has no labels.
+    """
+    if num_workers is None:
+        num_workers = (cfg.get('test_dataloader') or {}).get('num_workers', 0)
+    loader = Runner.build_dataloader(
+        dict(
+            dataset=split_dataset(cfg, split),
+            batch_size=1,
+            num_workers=num_workers,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        )
+    )
+    check_labels(loader.dataset, split)
+    return loader
+
+
+def check_labels(dataset: Any, split: str) -> None:
+    """Raise ValueError where the first image of a data set comes without a label map."""
+    if not len(dataset):
+        raise ValueError(f'the {split} split has no images: check its folders and suffixes')
+    try:
+        packed = dataset[0]
+    except KeyError as error:
+        if error.args != ('seg_map_path',):  # what LoadAnnotations asks for
+            raise
+        has_labels = False
+    else:
+        if not isinstance(packed, dict) or 'data_samples' not in packed:
+            return  # not as mmsegmentation packs it, so the metric has to know
+        samples = packed['data_samples']
+        # Test-time augmentation makes several of one image.
+        sample = samples[0] if isinstance(samples, (list, tuple)) else samples
+        has_labels = 'gt_sem_seg' in sample
+    if not has_labels:
+        raise ValueError(
+            f'the {split} split has no labels to compare with: give its data set '
+            'data_prefix.seg_map_path and its pipeline LoadAnnotations, or take another split'
+        )
+
+
+def measure(
+    model: nn.Module, loader: DataLoader, metric: BaseMetric, what: str = '', progress: bool = False
+) -> None:
+    """Show the metric the model's predictions of what the loader gives, and evaluate it.
+
+    Args:
+        model: is moved to the device that mmengine finds.
+        loader: images with labels.
+        metric: its attributes are the result.
+        what: is shown beside the progress bar.
+        progress: show a progress bar on stderr.
+    """
+    on_device: Any = model.to(get_device()).eval()
+    dataset: Any = loader.dataset
+    evaluator = Evaluator(metric)
+    evaluator.dataset_meta = dataset.metainfo
+    steps = len(loader) if progress else None
+    with progress_bar(steps, what or 'evaluating') as advance, torch.no_grad():
+        for batch in loader:
+            evaluator.process(on_device.test_step(batch), batch)
+            advance()
+    evaluator.evaluate(len(dataset))
+
+
+def class_prior_of(
+    named: Any, cfg: Config, model: nn.Module, classes: tuple[str, ...]
+) -> ClassPrior:
+    """The named prior, else that of the model and its checkpoint, else that of an evaluator.
+
+    Args:
+        named: as for LogitAdjustedLoss.
+        cfg: whose evaluators may name one.
+        model: of :func:`load_model`.
+        classes: of the data set, C names.
+
+    Raises:
+        ValueError: there is none, or it is not C long, or it is of other classes.
+        FileNotFoundError: no such name or file.
+    """
+    found = named
+    if found is None:
+        reader: Any = model.reader
+        log_prior = reader.log_prior
+        if not log_prior.isnan().any():
+            # Without the smoothing that is in it, which would come on top a second time.
+            found = (log_prior.double().exp() - SMOOTHING / len(classes)).clamp(min=0)
+    for key in ('test_evaluator', 'val_evaluator'):
+        evaluator = cfg.get(key) or {}
+        for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]:
+            found = metric.get('class_prior') if found is None else found
+    if found is None:
+        raise ValueError(
+            'no class prior is known: name one or a file with --class-prior (mmseg-ltmi count '
+            'makes one)'
+        )
+    prior = build_class_prior(found, len(classes), 'class_prior')
+    if prior.classes is None:
+        prior = ClassPrior(prior.pixel_counts, classes, prior.image_counts, source=prior.source)
+    if prior.classes != tuple(classes):
+        raise ValueError(
+            f'the class prior ({prior.source}) has other classes, or the same in another order, '
+            f'than the data set: {prior.classes} against {tuple(classes)}'
+        )
+    return prior

@@ -1,0 +1,219 @@
+"""The command ``mmseg-ltmi``: help without heavy imports, errors in a line, from any folder."""
+
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from mmseg_ltmi.cli import CHOICES, main, make_parser
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = (
+    'switch-on', 'train', 'test', 'count', 'choose', 'compare', 'browse', 'explain', 'convert'
+)  # fmt: skip
+HEAVY = {'torch', 'numpy', 'cv2', 'matplotlib', 'mmengine', 'mmcv', 'mmseg', 'prettytable', 'rich'}
+TOOLS = {
+    'train.py': 'train',
+    'test.py': 'test',
+    'estimate_class_prior.py': 'count',
+    'choose_operating_point.py': 'choose',
+    'analysis/compare_runs.py': 'compare',
+    'analysis/browse_tail.py': 'browse',
+    'analysis/explain_classes.py': 'explain',
+    'model_converters/ltmi_to_stock.py': 'convert',
+}
+
+
+def python(code, cwd=ROOT, **environment):
+    """Standard output of a fresh interpreter."""
+    head = f'import sys; sys.path.insert(0, {str(ROOT)!r})\n'
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', head + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=cwd,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.smoke
+def test_help_needs_the_standard_library_only(tmp_path):
+    out = python(
+        f"""
+        import contextlib, io
+        from mmseg_ltmi.cli import main
+        for arguments in [[], *([name] for name in {COMMANDS!r})]:
+            text = io.StringIO()
+            with contextlib.redirect_stdout(text):
+                try:
+                    main([*arguments, '--help'])
+                except SystemExit as end:
+                    assert end.code == 0
+            assert 'usage: mmseg-ltmi' in text.getvalue()
+        print(sorted({HEAVY!r} & set(sys.modules)))
+        """,
+        tmp_path,
+    )
+    assert out.strip() == '[]'
+
+
+def test_every_command_has_a_line_of_help(capsys):
+    with pytest.raises(SystemExit):
+        main(['--help'])
+    text = capsys.readouterr().out
+    parser = make_parser()
+    commands = next(a for a in parser._actions if a.dest == 'command')
+    assert tuple(commands.choices) == COMMANDS
+    for action in commands._choices_actions:
+        assert action.help.split()[0] in text and '\n' not in action.help
+    # Every option says what it is for, and what it is where it is not given.
+    for name, command in commands.choices.items():
+        for action in command._actions:
+            if action.help == '==SUPPRESS==' or not action.option_strings:
+                continue
+            assert action.help, f'{name} {action.option_strings}'
+            if action.default not in (None, False, '==SUPPRESS=='):
+                assert 'default: ' in action.help, f'{name} {action.option_strings}'
+
+
+def test_what_can_be_chosen_is_what_is_measured():
+    from mmseg_ltmi.apis import choose as module_or_function
+    from mmseg_ltmi.apis.choose import CHOICES as MEASURED
+
+    assert CHOICES == MEASURED and callable(module_or_function)
+
+
+@pytest.mark.parametrize('tool', TOOLS)
+def test_tools_are_the_commands(tool, monkeypatch):
+    import runpy
+
+    called = []
+    monkeypatch.setattr('mmseg_ltmi.cli.main', lambda arguments: called.append(arguments) or 0)
+    monkeypatch.setattr(sys, 'argv', [tool, 'a', '--b'])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
+    assert end.value.code == 0 and called == [[TOOLS[tool], 'a', '--b']]
+
+
+@pytest.mark.parametrize(
+    'arguments, reason',
+    [
+        (['train', 'none.py'], 'none.py'),
+        (['test', 'none.json', 'none.pth'], 'none.json'),
+        (['test', 'mmseg_ltmi::none.py', 'none.pth'], 'none.py'),
+        (['count', 'no_package::none.py', '--out', 'a.json'], 'there is no package no_package'),
+        (['count', '.gitignore', '--out', 'a.json'], 'py/yml/yaml/json'),
+        (['count', 'imports.py', '--out', 'a.json'], "imported: No module named 'no_module'"),
+        (['switch-on', 'none.py'], 'no config none.py'),
+        (['choose', 'none.py', 'none.pth'], 'there is no checkpoint none.pth'),
+        (['explain', 'none.py', 'none.pth'], 'there is no checkpoint none.pth'),
+        (['browse', 'none.py', 'none.pth'], 'there is no checkpoint none.pth'),
+        (['browse', 'none.py', 'a', 'b', 'c'], 'one or two checkpoints'),
+        (['compare', 'none'], 'there is no run none'),
+        (['convert', 'none.pth', 'out.pth'], 'none.pth does not exist'),
+    ],
+)
+def test_errors_are_a_line(arguments, reason, tmp_path, monkeypatch, capsys):
+    (tmp_path / '.gitignore').touch()
+    (tmp_path / 'imports.py').write_text("custom_imports = dict(imports=['no_module'])")
+    monkeypatch.chdir(tmp_path)
+    # mmengine's logger may still write to what an earlier test has closed.
+    monkeypatch.setattr(logging, 'raiseExceptions', False)
+    assert main(arguments) == 1
+    shown = capsys.readouterr().err.strip().splitlines()
+    assert len(shown) == 1 and reason in shown[0]
+    assert shown[0].startswith(f'mmseg-ltmi {arguments[0]}: ')
+
+
+@pytest.mark.parametrize(
+    'arguments, reason',
+    [
+        ([], 'COMMAND'),
+        (['tain'], 'invalid choice'),
+        (['train', 'a.py', '--cfg-options', 'lr'], "'lr' is not KEY=VALUE"),
+        (['train', 'a.py', '--work', 'x'], 'unrecognized'),
+        (['choose', 'a.py', 'a.pth', '--folds', '1'], 'takes 2 or more'),
+        (['choose', 'a.py', 'a.pth', '--max-values', '0'], 'takes 1 or more'),
+        (['compare', 'a', '--seed-pattern', '('], '--seed-pattern'),
+    ],
+)
+def test_arguments_that_cannot_be_meant(arguments, reason, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2 and reason in capsys.readouterr().err
+
+
+def test_a_mistake_in_the_program_keeps_its_traceback(monkeypatch):
+    def broken(args):
+        return int('x')  # a ValueError, from this file
+
+    monkeypatch.setattr('mmseg_ltmi.apis.commands.compare', broken)
+    with pytest.raises(ValueError, match='invalid literal'):
+        main(['compare', 'a'])
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
+    def stopped(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('mmseg_ltmi.apis.commands.compare', stopped)
+    assert main(['compare', 'a']) == 130
+    assert capsys.readouterr().err.strip() == 'mmseg-ltmi compare: stopped'
+
+
+def test_nothing_is_overwritten(tmp_path, capsys):
+    """Before anything is computed: neither the config nor the checkpoint is there."""
+    (tmp_path / 'operating_point').mkdir()
+    checkpoint = str(tmp_path / 'a.pth')
+    for file in ('operating_point/curves.png', 'a.json', 'a.png', 'b.pth'):
+        (tmp_path / file).touch()
+    for arguments in (
+        ['choose', 'none.py', checkpoint],
+        ['choose', 'none.py', 'a.pth', '--work-dir', str(tmp_path)],
+        ['choose', 'none.py', 'a.pth', '--embed', str(tmp_path / 'b.pth')],
+        ['explain', 'none.py', checkpoint, '--json', str(tmp_path / 'a.json')],
+        ['browse', 'none.py', checkpoint, '--out', str(tmp_path / 'a.png')],
+        ['count', 'none.py', '--out', str(tmp_path / 'a.json')],
+    ):
+        assert main(arguments) == 1
+        assert 'exists: name another place or give --force' in capsys.readouterr().err
+        assert main([*arguments, '--force']) == 1
+        assert 'exists' not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('command', ['train a.py', 'compare a', 'convert a.pth b.pth'])
+def test_without_openmmlab_it_says_what_installs_it(command, tmp_path):
+    out = python(
+        f"""
+        for name in ('mmengine', 'mmcv', 'mmseg'):
+            sys.modules[name] = None  # not to be found
+        from mmseg_ltmi.cli import main
+        sys.stderr = sys.stdout
+        print(main({command.split()!r}))
+        """,
+        tmp_path,
+    )
+    line, status = out.strip().splitlines()
+    assert "pip install 'mmseg_ltmi[lite]'" in line and status == '1'
+
+
+def test_a_config_of_the_package_from_any_folder(tmp_path):
+    """No clone: what is imported is found by itself, and the configs lie in the package."""
+    if not (ROOT / 'mmseg_ltmi/.mim/configs').is_dir():
+        pytest.skip('the package is not installed, so its configs are not in it')
+    config = 'mmseg_ltmi::demo/ce_fcn-r18_400_shapes-128x128.py'
+    options = ['train_dataloader.dataset.num_images=3', 'train_dataloader.dataset.size=(32,32)']
+    done = subprocess.run(
+        [sys.executable, '-m', 'mmseg_ltmi.cli', 'count', config, '--out', 'p.json',
+         '--workers', '0', '--cfg-options', options[0], '--cfg-options', options[1]],
+        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert '3 images' in done.stdout and (tmp_path / 'p.json').is_file()
