@@ -1,19 +1,9 @@
-_base_ = 'mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py'
-custom_imports = dict(imports=['mmseg_ltmi'])
-loss_decode = dict(
-    type='LogitAdjustedLoss', class_prior='ade20k', tau=0.5, class_weight='inverse_sqrt'
-)
-model = dict(
-    decode_head=dict(
-        type='LTMIUPerHead',
-        loss_decode=loss_decode,
-        contrast=dict(class_prior='ade20k'),
-    ),
-    auxiliary_head=dict(loss_decode=loss_decode),
-)
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'log_temperature': dict(decay_mult=0.0)}))
-val_evaluator = [
-    dict(type='LongTailIoUMetric', class_prior='ade20k', iou_metrics=['mIoU']),
-    dict(type='LogitAdjustmentSweep', class_prior='ade20k'),
+_base_ = [
+    'mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py',
+    '../_base_/ltmi_ade20k.py',
 ]
-test_evaluator = val_evaluator
+model = dict(
+    decode_head=dict(type='LTMIUPerHead', loss_decode=_base_.ltmi_loss, contrast=dict()),
+    auxiliary_head=dict(loss_decode=_base_.ltmi_loss),
+)
+val_evaluator = test_evaluator = _base_.ltmi_evaluator

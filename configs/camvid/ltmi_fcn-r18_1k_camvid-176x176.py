@@ -1,15 +1,4 @@
-_base_ = './ce_fcn-r18_1k_camvid-176x176.py'
+_base_ = ['./ce_fcn-r18_1k_camvid-176x176.py', '../_base_/ltmi_camvid.py']
 model = dict(
-    decode_head=dict(
-        type='LTMIFCNHead',
-        loss_decode=dict(
-            _delete_=True,
-            type='LogitAdjustedLoss',
-            class_prior='camvid',
-            tau=0.5,
-            class_weight='inverse_sqrt',
-        ),
-        contrast=dict(class_prior='camvid'),
-    )
+    decode_head=dict(type='LTMIFCNHead', loss_decode=_base_.ltmi_loss, contrast=dict()),
 )
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'log_temperature': dict(decay_mult=0.0)}))

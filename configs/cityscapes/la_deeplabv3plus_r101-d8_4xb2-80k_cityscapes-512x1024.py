@@ -1,10 +1,9 @@
 # A teacher: an ordinary config with logit adjustment.
-_base_ = 'mmseg::deeplabv3plus/deeplabv3plus_r101-d8_4xb2-80k_cityscapes-512x1024.py'
-custom_imports = dict(imports=['mmseg_ltmi'])
-loss_decode = dict(
-    type='LogitAdjustedLoss', class_prior='cityscapes', tau=0.5, class_weight='inverse_sqrt'
-)
+_base_ = [
+    'mmseg::deeplabv3plus/deeplabv3plus_r101-d8_4xb2-80k_cityscapes-512x1024.py',
+    '../_base_/ltmi_cityscapes.py',
+]
 model = dict(
-    decode_head=dict(loss_decode=loss_decode),
-    auxiliary_head=dict(loss_decode=loss_decode),
+    decode_head=dict(loss_decode=_base_.ltmi_loss),
+    auxiliary_head=dict(loss_decode=_base_.ltmi_loss),
 )

@@ -1,19 +1,11 @@
-_base_ = 'mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb2-80k_cityscapes-512x1024.py'
-custom_imports = dict(imports=['mmseg_ltmi'])
-loss_decode = dict(
-    type='LogitAdjustedLoss', class_prior='cityscapes', tau=0.5, class_weight='inverse_sqrt'
-)
+_base_ = [
+    'mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb2-80k_cityscapes-512x1024.py',
+    '../_base_/ltmi_cityscapes.py',
+]
 model = dict(
     decode_head=dict(
-        type='LTMIDepthwiseSeparableASPPHead',
-        loss_decode=loss_decode,
-        contrast=dict(class_prior='cityscapes'),
+        type='LTMIDepthwiseSeparableASPPHead', loss_decode=_base_.ltmi_loss, contrast=dict()
     ),
-    auxiliary_head=dict(loss_decode=loss_decode),
+    auxiliary_head=dict(loss_decode=_base_.ltmi_loss),
 )
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'log_temperature': dict(decay_mult=0.0)}))
-val_evaluator = [
-    dict(type='LongTailIoUMetric', class_prior='cityscapes', iou_metrics=['mIoU']),
-    dict(type='LogitAdjustmentSweep', class_prior='cityscapes'),
-]
-test_evaluator = val_evaluator
+val_evaluator = test_evaluator = _base_.ltmi_evaluator

@@ -1,10 +1,9 @@
 # mmsegmentation has no UPerNet with Swin-T on Cityscapes: its UPerNet-R50 config, with the backbone
 # and the optimiser of its Swin-T config for ADE20K.
-_base_ = 'mmseg::upernet/upernet_r50_4xb2-80k_cityscapes-512x1024.py'
-custom_imports = dict(imports=['mmseg_ltmi'])
-loss_decode = dict(
-    type='LogitAdjustedLoss', class_prior='cityscapes', tau=0.5, class_weight='inverse_sqrt'
-)
+_base_ = [
+    'mmseg::upernet/upernet_r50_4xb2-80k_cityscapes-512x1024.py',
+    '../_base_/ltmi_cityscapes.py',
+]
 model = dict(
     pretrained=None,
     backbone=dict(
@@ -24,10 +23,10 @@ model = dict(
     decode_head=dict(
         type='LTMIUPerHead',
         in_channels=[96, 192, 384, 768],
-        loss_decode=loss_decode,
-        contrast=dict(class_prior='cityscapes'),
+        loss_decode=_base_.ltmi_loss,
+        contrast=dict(),
     ),
-    auxiliary_head=dict(in_channels=384, loss_decode=loss_decode),
+    auxiliary_head=dict(in_channels=384, loss_decode=_base_.ltmi_loss),
 )
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=0.00006, betas=(0.9, 0.999), weight_decay=0.01),
@@ -35,7 +34,6 @@ optim_wrapper = dict(
         custom_keys={
             'relative_position_bias_table': dict(decay_mult=0.0),
             'norm': dict(decay_mult=0.0),
-            'log_temperature': dict(decay_mult=0.0),
         }
     ),
 )
@@ -44,8 +42,4 @@ param_scheduler = [
     dict(type='PolyLR', eta_min=0.0, power=1.0, begin=1500, end=80000, by_epoch=False),
 ]
 train_dataloader = dict(batch_size=1)
-val_evaluator = [
-    dict(type='LongTailIoUMetric', class_prior='cityscapes', iou_metrics=['mIoU']),
-    dict(type='LogitAdjustmentSweep', class_prior='cityscapes'),
-]
-test_evaluator = val_evaluator
+val_evaluator = test_evaluator = _base_.ltmi_evaluator

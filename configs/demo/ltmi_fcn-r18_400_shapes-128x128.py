@@ -1,13 +1,5 @@
 _base_ = './ce_fcn-r18_400_shapes-128x128.py'
-model = dict(
-    decode_head=dict(
-        type='LTMIFCNHead',
-        # No prior is named: ClassPriorHook counts the train set before the run.
-        loss_decode=dict(
-            _delete_=True, type='LogitAdjustedLoss', tau=0.5, class_weight='inverse_sqrt'
-        ),
-        contrast=dict(),
-    )
-)
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'log_temperature': dict(decay_mult=0.0)}))
+# No prior is named: ClassPriorHook counts the train set before the run.
+ltmi_loss = dict(type='LTMILoss')
+model = dict(decode_head=dict(type='LTMIFCNHead', loss_decode=ltmi_loss, contrast=dict()))
 custom_hooks = [dict(type='ClassPriorHook', num_workers=2)]
