@@ -1,12 +1,14 @@
 # One factor of LTMI at a time, on CamVid. The held-out drive alone judges, cross-fitted in five
 # folds; the test split is not looked at.
-#   python tools/study.py configs/studies/camvid_ablations.py --workers 2
+#   python studies/run.py studies/camvid_ablations.py --workers 2
 _base_ = './_base_/held_out_drive.py'
-base = '../camvid/ltmi_fpn-lite0_600_camvid-192x192.py'
+base = '../configs/camvid/ltmi_fpn-lite0_600_camvid-192x192.py'
 common = dict(
     model=dict(
         decode_head=dict(
-            loss_decode=dict(class_prior=None, tau=1.0, class_weight=None),
+            loss_decode=dict(
+                type='LogitAdjustedLoss', class_prior=None, tau=1.0, class_weight=None
+            ),
             # What beta and the queries were when these ran.
             contrast=dict(
                 class_prior=None, sampler=dict(num_samples=1024), loss=dict(loss_weight=0.3)

@@ -2,9 +2,9 @@
 # other drives of the train split are held out in turn; camvid.py's own rows have the third. The
 # held-out drive alone judges, cross-fitted in five folds. Compare rows of one drive: the tables'
 # differences are to the first row.
-#   python tools/study.py configs/studies/camvid_drives.py --workers 2
+#   python studies/run.py studies/camvid_drives.py --workers 2
 _base_ = './_base_/held_out_drive.py'
-base = '../camvid/ltmi_fpn-lite0_600_camvid-192x192.py'
+base = '../configs/camvid/ltmi_fpn-lite0_600_camvid-192x192.py'
 common = dict(model=dict(decode_head=dict(loss_decode=dict(class_prior=None))))
 seeds = (0, 1, 2)
 judge = ['--report', 'val', '--folds', '5', '--class-prior', 'camvid']

@@ -1,26 +1,24 @@
 # What each loss is worth on CamVid. Eight minutes a run on one CPU core:
-#   python tools/study.py configs/studies/camvid.py --workers 2
+#   python studies/run.py studies/camvid.py --workers 2
 # The drive that is held out chooses the operating points; the test split reports.
 _base_ = './_base_/held_out_drive.py'
-base = '../camvid/ce_fpn-lite0_600_camvid-192x192.py'
+base = '../configs/camvid/ce_fpn-lite0_600_camvid-192x192.py'
 seeds = (0, 1, 2)
 judge = ['--select', 'val', '--report', 'test', '--class-prior', 'camvid', '--rankseg']
 
 
+def head(**change):
+    """The base's head, with a change."""
+    return dict(change=dict(model=dict(decode_head=change)))
+
+
 def adjusted(contrast=None, **loss):
     """An LTMI head with a LogitAdjustedLoss, and contrast on request."""
-    head = dict(
+    return head(
         type='LTMIFPNHead',
         loss_decode=dict(_delete_=True, type='LogitAdjustedLoss', **loss),
-        contrast=None,
+        contrast=contrast,
     )
-    change = dict(model=dict(decode_head=head))
-    if contrast is not None:
-        head['contrast'] = dict(class_prior=None, **contrast)
-        change['optim_wrapper'] = dict(
-            paramwise_cfg=dict(custom_keys={'log_temperature': dict(decay_mult=0.0)})
-        )
-    return dict(change=change)
 
 
 def taught(contrast=None, by='teacher', loss=None, **model):
@@ -45,11 +43,6 @@ def longer(row):
         train_cfg=dict(max_iters=1800),
     )
     return dict(row, seeds=(0,))
-
-
-def head(**change):
-    """The plain head, with a change."""
-    return dict(change=dict(model=dict(decode_head=change)))
 
 
 _strong = dict(loss=dict(loss_weight=0.3))  # beta
