@@ -45,7 +45,9 @@ def class_rows(
     """
     intersect, union, predicted, label = areas.double().numpy()
     if class_prior is None:
-        prior = ClassPrior(label.astype(np.int64), image_counts=image_counts)
+        # Where nothing is labelled all classes rank alike, and all scores are nan.
+        counts = label.astype(np.int64) if label.any() else np.ones(len(label), np.int64)
+        prior = ClassPrior(counts, image_counts=image_counts)
     else:
         prior = build_class_prior(class_prior, len(classes), "the metric's class_prior")
     if prior.classes is not None and prior.classes != tuple(classes):
@@ -80,7 +82,8 @@ def overall_means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     means = {f'm{key}': _mean([row[key] for row in rows]) for key in SCORES}
     held = [row for row in rows if row['pixels'] > 0]
     pixels = [row['pixels'] for row in held]
-    means['fwIoU'] = float(np.average([row['IoU'] for row in held], weights=pixels).round(2))
+    weighted = np.average([row['IoU'] for row in held], weights=pixels) if held else np.nan
+    means['fwIoU'] = float(np.round(weighted, 2))
     return means
 
 

@@ -115,3 +115,14 @@ def test_bad_input():
     binary = [sample([[0]], [[0]], torch.zeros(1, 1, 1))]
     with pytest.raises(ValueError, match='1 channels for 4 classes'):
         evaluate(LogitAdjustmentSweep(np.ones(4)), binary)
+
+
+def test_nothing_is_labelled():
+    nothing = [sample([[0, 1]], [[255, 255]], torch.zeros(4, 1, 2))]
+    for metric in (
+        LongTailIoUMetric(per_class_file=None),
+        LongTailIoUMetric(class_prior=PRIOR, per_class_file=None),
+        LogitAdjustmentSweep(PRIOR),
+    ):
+        found = evaluate(metric, nothing)
+        assert all(math.isnan(v) for k, v in found.items() if 'mIoU' in k or 'fwIoU' in k)

@@ -30,7 +30,7 @@ def samples(label):
 def head(**kwargs):
     contrast = dict(class_prior=[60, 30, 9, 1])
     return MODELS.build(
-        dict(type='LTMIFCNHead', loss_decode=LOSS, **COMMON, **{'contrast': contrast, **kwargs})
+        dict(type='LTMIFCNHead', **COMMON, **{'loss_decode': LOSS, 'contrast': contrast, **kwargs})
     )
 
 
@@ -131,6 +131,15 @@ def test_state_dicts_go_both_ways():
     result = plain.load_state_dict(ours.state_dict(), strict=False)
     assert not result.missing_keys
     assert {k.split('.')[0] for k in result.unexpected_keys} == {'contrast', 'score_reader'}
+
+
+def test_names_of_losses():
+    for kind in ('LTMILoss', 'SoftmaxFocalLoss'):
+        with pytest.raises(ValueError, match="loss_name is 'ltmi': it must start with 'loss_'"):
+            MODELS.build(dict(type=kind, loss_name='ltmi'))
+    loss = {**LOSS, 'loss_name': 'loss_contrast'}
+    with pytest.raises(ValueError, match='name of the contrastive term'):
+        head(loss_decode=loss)
 
 
 def test_bad_input():

@@ -14,6 +14,11 @@ train_dataloader = dict(
         ],
     ),
 )
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs'),
+]
 test_dataloader = dict(
     batch_size=8,
     num_workers=2,
@@ -21,11 +26,7 @@ test_dataloader = dict(
     dataset=dict(
         type='LongTailShapesDataset',
         split='test',
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='LoadAnnotations'),
-            dict(type='PackSegInputs'),
-        ],
+        pipeline=test_pipeline,
     ),
 )
 test_evaluator = dict(type='LongTailIoUMetric', iou_metrics=['mIoU'])

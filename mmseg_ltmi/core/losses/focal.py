@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from .logit_adjustment import check_loss_name
+
 
 class SoftmaxFocalLoss(nn.Module):
     """``(1 - p_y)^gamma * CE(s, y)``, mean over the valid pixels, as a ``loss_decode``.
@@ -20,13 +22,14 @@ class SoftmaxFocalLoss(nn.Module):
         loss_name: name in the log; it must start with ``loss_`` to take part in the backward pass.
 
     Raises:
-        ValueError: ``gamma`` is negative.
+        ValueError: ``gamma`` is negative, or ``loss_name`` does not start with ``loss_``.
     """
 
     def __init__(
         self, gamma: float = 2.0, loss_weight: float = 1.0, loss_name: str = 'loss_focal'
     ) -> None:
         super().__init__()
+        check_loss_name(loss_name, 'SoftmaxFocalLoss')
         if gamma < 0:
             raise ValueError(f'SoftmaxFocalLoss.gamma must not be negative, but is {gamma}')
         self.gamma = gamma

@@ -41,7 +41,7 @@ class LogitAdjustedLoss(nn.Module):
 
     Raises:
         ValueError: ``use_sigmoid`` or ``use_mask`` is set, ``class_weight`` is no known name, not
-            C long or not positive.
+            C long or not positive, or ``loss_name`` does not start with ``loss_``.
     """
 
     listed_weight: Tensor | None
@@ -66,6 +66,7 @@ class LogitAdjustedLoss(nn.Module):
                 f'{name} is a softmax loss over classes: leave use_sigmoid and use_mask '
                 'False. For num_classes=2 with out_channels=1, drop out_channels=1'
             )
+        check_loss_name(loss_name, name)
         _check_class_weight(class_weight, name)
         self.class_weight = class_weight
         self.prior = PriorBuffer(class_prior, num_classes, f'{name}.class_prior')
@@ -242,6 +243,15 @@ class LTMILoss(LogitAdjustedLoss):
         **kwargs: Any,
     ) -> None:
         super().__init__(class_prior, tau, class_weight, **kwargs)
+
+
+def check_loss_name(loss_name: str, where: str) -> None:
+    """Raise ValueError for a name that training loops do not take for a loss."""
+    if not loss_name.startswith('loss_'):
+        raise ValueError(
+            f"{where}.loss_name is {loss_name!r}: it must start with 'loss_', or mmengine does not "
+            'add it to the total loss and nothing is trained'
+        )
 
 
 def _check_class_weight(class_weight: str | Sequence[float] | None, name: str) -> None:

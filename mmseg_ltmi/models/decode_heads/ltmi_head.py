@@ -25,6 +25,9 @@ from .record import HeadRecord
 _Head: Any = BaseDecodeHead if TYPE_CHECKING else object
 
 
+CONTRAST_LOSS = 'loss_contrast'
+
+
 class LTMIHeadMixin(_Head):
     """Adds the contrastive term in training, and reads the scores in testing.
 
@@ -46,8 +49,8 @@ class LTMIHeadMixin(_Head):
             directions.
 
     Raises:
-        ValueError: ``out_channels=1``, an unknown classifier, no ``conv_seg`` to replace, or two
-            different priors.
+        ValueError: ``out_channels=1``, an unknown classifier, no ``conv_seg`` to replace, two
+            different priors, or a loss with the name of the contrastive term.
     """
 
     contrast: PixelContrast | None
@@ -73,6 +76,12 @@ class LTMIHeadMixin(_Head):
             )
         if classifier is not None:
             self.conv_seg = build_classifier(classifier, self._classifier())
+        names = [getattr(loss, 'loss_name', '') for loss in losses_of(self)]
+        if contrast is not None and CONTRAST_LOSS in names:
+            raise ValueError(
+                f'a loss of {name} has loss_name={CONTRAST_LOSS!r}, which is the name of the '
+                'contrastive term: give it another'
+            )
         self._contrast_config = contrast
         self.contrast = None if contrast is None else self._build_contrast()
         self._own_prior = PriorBuffer(class_prior, self.num_classes, f'{name}.class_prior')
