@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -103,16 +104,16 @@ class ScoreReadingMixin(_Segmentor):
 
     def _check_weights(self) -> None:
         point = self._point
-        if point is None:
+        if point is None or not point.weights:
             return
         found = classifier_fingerprint(self)
-        if point.weights and found != point.weights:
+        if found != point.weights:
             raise ValueError(
                 f'the operating point ({point}) is of another model: it was chosen for a '
                 f'classifier with fingerprint {point.weights}, this one has {found}. Choose it '
                 'again with mmseg-ltmi choose'
             )
-        self._point = None  # once is enough; the reader has it
+        self._point = replace(point, weights='')  # once is enough
 
 
 @MODELS.register_module()
