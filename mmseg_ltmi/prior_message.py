@@ -6,17 +6,22 @@ from mmengine.logging import MessageHub
 from torch import Tensor
 
 from mmseg_ltmi.core.priors import ClassPrior
+from mmseg_ltmi.core.priors.class_prior import SMOOTHING
 
 ENTRY = 'class_prior'
+MOVES = 'class_prior_is_online'
 
 
-def announce_prior(prior: ClassPrior | Tensor) -> None:
+def announce_prior(prior: ClassPrior | Tensor, is_online: bool = False) -> None:
     """Called by an LTMI head that predicts.
 
     Args:
         prior: its prior; or of one that only its checkpoint knows, log pi (C,), NaN if unknown.
+        is_online: whether it still moves, so that another one may be named beside it.
     """
-    MessageHub.get_current_instance().update_info(ENTRY, prior, resumed=False)
+    hub = MessageHub.get_current_instance()
+    hub.update_info(ENTRY, prior, resumed=False)
+    hub.update_info(MOVES, is_online, resumed=False)
 
 
 def announced_prior(num_classes: int) -> ClassPrior | None:
@@ -25,7 +30,14 @@ def announced_prior(num_classes: int) -> ClassPrior | None:
     if isinstance(found, Tensor):
         if found.isnan().any():
             return None
-        found = ClassPrior(found.double().exp(), source="the checkpoint's")
+        # Without the smoothing that is in it, which would come on top a second time.
+        probs = (found.double().exp() - SMOOTHING / len(found)).clamp(min=0)
+        found = ClassPrior(probs, source="the checkpoint's")
     if not isinstance(found, ClassPrior) or found.num_classes != num_classes:
         return None
     return found
+
+
+def announced_prior_moves() -> bool:
+    """Whether the announced prior is online."""
+    return bool(MessageHub.get_current_instance().runtime_info.get(MOVES))

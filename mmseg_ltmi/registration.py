@@ -49,8 +49,11 @@ class _WaitForRegistries(MetaPathFinder):
     ) -> ModuleSpec | None:
         if name != REGISTRIES:
             return None
-        sys.meta_path.remove(self)
-        spec = find_spec(name)
+        sys.meta_path.remove(self)  # the others are asked
+        try:
+            spec = find_spec(name)
+        finally:
+            sys.meta_path.insert(0, self)
         if spec is None or spec.loader is None:
             return spec
         loader: Any = spec.loader
@@ -58,6 +61,8 @@ class _WaitForRegistries(MetaPathFinder):
 
         def execute_and_add(module: ModuleType) -> None:
             execute(module)
+            if self in sys.meta_path:  # not before: somebody may only look for the module
+                sys.meta_path.remove(self)
             _add_locations(module)
 
         loader.exec_module = execute_and_add

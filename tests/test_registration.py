@@ -30,6 +30,7 @@ print('all')
         'import mmseg_ltmi, mmseg.apis',
         'import mmseg.registry\nimport mmseg_ltmi',
         'import mmseg_ltmi.models',
+        'import mmseg_ltmi, importlib.util\nimportlib.util.find_spec("mmseg.registry")',
         'from mmseg_ltmi.evaluation import LongTailIoUMetric',
         "import mmseg_ltmi\nfrom mmseg.registry import MODELS\nMODELS.get('mmseg.FCNHead')",
         'import mmseg.registry\nmmseg.registry.METRICS.get("x")\nimport mmseg_ltmi',

@@ -41,7 +41,7 @@ def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
     model: Any = MODELS.build(options)
     _, state = read_checkpoint(checkpoint)
     for name, value in model.state_dict().items():
-        if name in state and state[name].shape != value.shape:
+        if name in state and _is_needed(name) and state[name].shape != value.shape:
             raise ValueError(
                 f'{checkpoint} is of another model: its {name} has shape '
                 f'{tuple(state[name].shape)}, the config makes it {tuple(value.shape)}. Give the '
@@ -61,7 +61,7 @@ def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
 
 def _is_needed(name: str) -> bool:
     # A stock checkpoint has none of ours, and testing uses no auxiliary head.
-    optional = {'contrast', 'score_reader', 'teacher', 'auxiliary_head'}
+    optional = {'contrast', 'score_reader', 'teacher', 'auxiliary_head', 'online_counts'}
     return not optional & set(name.split('.')) and not name.endswith('num_batches_tracked')
 
 

@@ -49,6 +49,7 @@ class LogitAdjustmentSweep(IoUMetric):
         super().__init__(**kwargs)
         self.class_prior = class_prior
         self._prior: ClassPrior | None = None
+        self._log_prior = torch.empty(0)
         self.taus = tuple(sorted(taus))
         self.per_class_file = per_class_file
 
@@ -71,7 +72,8 @@ class LogitAdjustmentSweep(IoUMetric):
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Store the areas (len(taus), 4, C) of each image."""
         num_classes = len(self.dataset_meta['classes'])
-        log_prior = self.prior().log_probs()
+        if not self.results:  # once an evaluation
+            self._log_prior = self.prior().log_probs()
         for sample in data_samples:
             logits = sample['seg_logits']['data'].float()
             if logits.shape[0] != num_classes:
@@ -80,7 +82,9 @@ class LogitAdjustmentSweep(IoUMetric):
                     f'{logits.shape[0]} channels for {num_classes} classes'
                 )
             label = sample['gt_sem_seg']['data'].squeeze().to(logits.device)
-            areas = areas_over_taus(logits, label.long(), log_prior, self.taus, self.ignore_index)
+            areas = areas_over_taus(
+                logits, label.long(), self._log_prior, self.taus, self.ignore_index
+            )
             # Exact, and a quarter of float64: there is one for every image.
             self.results.append(areas.cpu().int())
 

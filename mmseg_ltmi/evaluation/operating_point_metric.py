@@ -130,6 +130,8 @@ class OperatingPointMetric(BaseMetric):
             self.results.append((torch.cat(areas).cpu().int(), self._drawn(logits, known)))
 
     def _drawn(self, logits: Tensor, label: Tensor) -> PosteriorSample:
+        if not self.pixels_per_image:
+            return PosteriorSample(torch.empty(0, len(logits)), label[:0].cpu(), torch.empty(0))
         place = (label < len(logits)).nonzero()[:, 0]
         label = label[place]
         count = label.bincount(minlength=self.prior.num_classes)

@@ -180,3 +180,50 @@ def test_weight_decay_pulls_the_temperature_to_where_it_started():
         temperatures.append(float(loss.temperature))
     assert all(a >= b for a, b in zip(temperatures, temperatures[1:], strict=False))
     assert temperatures[-1] == pytest.approx(0.05, rel=1e-3)
+
+
+POINT = OperatingPoint('tau', tuple('abcd'), tuple(LOG_PRIOR.tolist()), 0.7)
+
+
+@LOADERS
+def test_a_stock_checkpoint_under_an_operating_point_is_natural_too(load):
+    stock = MODELS.build(
+        segmentor(ltmi=False, head=dict(loss_decode=dict(type='CrossEntropyLoss')))
+    )
+    config = segmentor(type='LTMIEncoderDecoder', operating_point=POINT.to_dict())
+    model = MODELS.build(config)
+    load(model, stock.state_dict(), strict=True)
+    assert (model.reader.natural_shift == 0).all() and model.reader.has_point
+
+
+@LOADERS
+@pytest.mark.parametrize('ltmi', [True, False])
+def test_a_reader_moves_between_the_segmentor_and_its_head(load, ltmi):
+    source = trained(ltmi=ltmi)
+    target = segmentor(type='LTMIEncoderDecoder', ltmi=not ltmi)
+    target['decode_head']['loss_decode'] = dict(type='LogitAdjustedLoss')
+    target = MODELS.build(target)
+    load(target, source.state_dict(), strict=False)
+    torch.testing.assert_close(target.reader.natural_shift, LOG_PRIOR, atol=1e-3, rtol=0)
+
+
+def test_an_iou_rule_without_a_segmentor_that_decides_by_it_is_an_error():
+    model = trained()
+    rule = OperatingPoint(
+        'iou', tuple('abcd'), tuple(LOG_PRIOR.tolist()), 0.0, (0.9, 0.5, 0.3, 0.1), (9, 3, 2, 1)
+    )
+    model.reader.set_point(rule)
+    plain = MODELS.build(segmentor())
+    plain.load_state_dict(model.state_dict(), strict=True)
+    with pytest.raises(ValueError, match='make model.type LTMIEncoderDecoder'):
+        plain.eval().encode_decode(batch()[0], META)
+
+
+def test_a_prior_that_comes_after_the_build_is_read_by_a_stock_head():
+    config = segmentor(ltmi=False, type='LTMIEncoderDecoder')
+    config['decode_head']['loss_decode'] = dict(type='LogitAdjustedLoss')
+    model = MODELS.build(config).eval()
+    model.decode_head.loss_decode.set_class_prior(COUNTS)
+    scores = torch.zeros(1, 4, 8, 8)
+    found = model.postprocess_result(scores)[0].seg_logits.data[:, 0, 0]
+    torch.testing.assert_close(found, LOG_PRIOR, atol=1e-3, rtol=0)

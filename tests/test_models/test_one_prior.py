@@ -9,6 +9,7 @@ from torch import distributed
 
 import mmseg_ltmi.core.distributed as core_distributed
 from mmseg_ltmi import ClassPrior
+from mmseg_ltmi.core import LogitAdjustedLoss
 
 LOG_PRIOR = ClassPrior(COUNTS).log_probs()
 OPEN = dict(type='LTMILoss')
@@ -128,3 +129,53 @@ def test_the_prior_of_a_checkpoint_is_enough_for_metrics():
     tested.load_state_dict(trained.state_dict(), strict=True)
     predicted(tested)
     assert 'sweep/tau1/mIoU_tail' in evaluate(dict(type='LogitAdjustmentSweep'))
+
+
+def test_priors_are_compared_once_and_not_in_every_step(monkeypatch):
+    model = MODELS.build(segmentor(head=dict(loss_decode=NAMED, contrast=dict())))
+
+    def never(*_):
+        raise AssertionError('a comparison waits for the device')
+
+    monkeypatch.setattr('mmseg_ltmi.core.priors.prior_buffer.is_same_log_prior', never)
+    model.loss(*batch())
+
+
+def test_nobody_counts_an_online_prior():
+    loss = dict(type='CrossEntropyLoss')
+    with pytest.raises(ValueError, match='online, but the head has neither'):
+        MODELS.build(segmentor(head=dict(loss_decode=loss, contrast=None, class_prior='online')))
+
+
+def test_a_loss_of_ones_own_is_called_as_it_is():
+    @MODELS.register_module(force=True)
+    class Doubled(LogitAdjustedLoss):
+        def forward(self, *args, **kwargs):
+            return 2 * super().forward(*args, **kwargs)
+
+    values = []
+    for kind in ('LogitAdjustedLoss', 'Doubled'):
+        torch.manual_seed(0)
+        loss = dict(type=kind, class_prior=COUNTS)
+        model = MODELS.build(segmentor(head=dict(loss_decode=loss, contrast=None)))
+        values.append(model.loss(*batch())['decode.loss_ltmi'])
+    torch.testing.assert_close(values[1], 2 * values[0])
+
+
+def test_a_rare_class_of_the_checkpoint_keeps_its_prior_in_metrics():
+    counts = [100000, 50, 20, 0]
+    model = MODELS.build(
+        segmentor(head=dict(loss_decode=dict(type='LTMILoss', class_prior=counts), contrast=dict()))
+    )
+    tested = MODELS.build(segmentor(head=dict(loss_decode=OPEN, contrast=dict())))
+    tested.load_state_dict(model.state_dict(), strict=True)
+    predicted(tested)
+    evaluate(dict(type='LogitAdjustmentSweep', class_prior=counts))  # it is the same one
+
+
+def test_an_online_prior_lets_a_metric_name_another():
+    model = MODELS.build(segmentor(head=dict(loss_decode=ONLINE, contrast=dict())))
+    model.loss(*batch())
+    predicted(model)
+    evaluate(dict(type='LogitAdjustmentSweep', class_prior=OTHER))
+    evaluate(dict(type='LongTailIoUMetric', class_prior=OTHER, per_class_file=None))

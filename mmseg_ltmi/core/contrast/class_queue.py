@@ -116,7 +116,8 @@ class ClassQueue(nn.Module):
             # To pick the kept ones by a mask would wait for the device. What is dropped repeats a
             # kept one instead, or, where none is kept, what its slot holds.
             kept = slot < self.size
-            any_kept, some = kept.any(), kept.int().argmax()
+            # One element and no scalar: picking by a scalar would wait, too.
+            any_kept, some = kept.any(), kept.int().argmax(0, keepdim=True)
             slot = slot.where(kept, slot[some]).clamp(max=self.size - 1)
             order = order.where(kept, order[some])
             stored = ((self.samples, samples), (self.labels, labels), (self.ids, ids))

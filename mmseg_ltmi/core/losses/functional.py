@@ -244,13 +244,16 @@ def gml_loss(
         ValueError: only one of the two ids is given, an unknown reduction.
     """
     learns = isinstance(temperature, Tensor) and temperature.requires_grad
+    precise = torch.promote_types(query.dtype, torch.float32)
+    if not isinstance(temperature, Tensor):
+        temperature = torch.full((), temperature, dtype=precise, device=query.device)
     terms = gml_terms(
         query,
         query_labels,
         key,
         key_labels,
         log_prior,
-        torch.as_tensor(temperature, device=query.device).log(),
+        temperature.log(),
         query_ids=query_ids,
         key_ids=key_ids,
         own_key=False,

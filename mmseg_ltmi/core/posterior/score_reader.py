@@ -51,7 +51,8 @@ class ScoreReader(nn.Module):
             self.register_buffer(name, torch.full((num_classes,), torch.nan))
         self.register_buffer('point_shift', torch.zeros(num_classes))
         # Kept as flags, so that no step waits for the device to answer.
-        self.has_iou_rule = self.has_point = False
+        self.has_iou_rule = self.has_point = self.has_shift = False
+        self.has_segmentor = False  # one that decides by the IoU rule sets it
         before_load(self, keep_own_where_absent)
         after_load(self, ScoreReader._update_flags)
 
@@ -66,6 +67,7 @@ class ScoreReader(nn.Module):
         for own, new in ((self.natural_shift, natural_shift), (self.log_prior, log_prior)):
             if new is not None and new.shape == own.shape:
                 own.copy_(new)
+                self.has_shift |= own is self.natural_shift
 
     @torch.no_grad()
     def set_point(self, point: OperatingPoint) -> None:
@@ -138,3 +140,4 @@ class ScoreReader(nn.Module):
     def _update_flags(self) -> None:
         self.has_iou_rule = not bool(self.iou.isnan().any())
         self.has_point = self.has_iou_rule or bool(self.point_shift.any())
+        self.has_shift = not bool(self.natural_shift.isnan().any())

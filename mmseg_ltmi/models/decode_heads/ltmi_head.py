@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmseg_ltmi.core.contrast import PixelContrast
 from mmseg_ltmi.core.losses import LabelOutOfRangeError, LogitAdjustedLoss
 from mmseg_ltmi.core.posterior import ScoreReader, losses_of, stated_shift
-from mmseg_ltmi.core.priors import ClassPrior, PriorBuffer, check_same_prior
+from mmseg_ltmi.core.priors import ClassPrior, PriorBuffer, check_same_prior, is_same_log_prior
 from mmseg_ltmi.core.state_dict_hooks import before_load, keep_own_where_absent, rename_keys
 from mmseg_ltmi.prior_message import announce_prior
 
@@ -132,6 +132,8 @@ class LTMIHeadMixin(_Head):
         known = next((prior for prior in priors if not prior.is_open), None)
         if known is None:
             return
+        if self._own_prior.is_open and not known.is_online:
+            self._own_prior.set(known.class_prior)
         users: list[LogitAdjustedLoss | PixelContrast] = [
             loss for loss in losses_of(self) if isinstance(loss, LogitAdjustedLoss)
         ]
@@ -142,8 +144,13 @@ class LTMIHeadMixin(_Head):
                 user.share_prior(known)  # counted once a step, by the first that has it
             elif user.needs_class_prior:
                 user.set_class_prior(known.class_prior)
-        if known is self._own_prior and known.is_online and users:
-            users[0].counts_labels = True
+        if known is self._own_prior and known.is_online:
+            if not users:
+                raise ValueError(
+                    f'{known.name} is online, but the head has neither a LogitAdjustedLoss nor a '
+                    'contrast, which count the labels'
+                )
+            users[0].counts_labels = True  # nobody else does
 
     @property
     def log_prior(self) -> Tensor:
@@ -258,6 +265,7 @@ class LTMIHeadMixin(_Head):
             and self.sampler is None  # it looks at the scores too
             and not others
             and isinstance(loss, LogitAdjustedLoss)
+            and type(loss).forward is LogitAdjustedLoss.forward  # not a user's own
             and not loss.prior.is_online  # it changes when the labels are seen
             and loss.log_prior.numel() == self.num_classes
         )
@@ -266,12 +274,21 @@ class LTMIHeadMixin(_Head):
 
     def predict(self, *args: Any, **kwargs: Any) -> Tensor:
         """The plain head's, of scores that are read; metrics without a prior take this head's."""
-        announce_prior(self._known_prior())
+        reader = self.score_reader
+        if reader.has_iou_rule and not reader.has_segmentor:
+            raise ValueError(
+                'the checkpoint holds the IoU rule, which a segmentor decides by: make model.type '
+                'LTMIEncoderDecoder (LTMICascadeEncoderDecoder), or test with mmseg-ltmi test'
+            )
+        priors = self._priors()
+        announce_prior(self._known_prior(), any(prior.is_online for prior in priors))
         return super().predict(*args, **kwargs)
 
     def _known_prior(self) -> ClassPrior | Tensor:
+        own, read = self.log_prior, self.score_reader.log_prior
         known = next((p.class_prior for p in self._priors() if p.class_prior is not None), None)
-        return known if known is not None else self.score_reader.log_prior
+        # A checkpoint of another prior is read by its own.
+        return known if known is not None and is_same_log_prior(own, read) else read
 
     def predict_by_feat(self, seg_logits: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # Before the upsampling, which preserves a constant per class, and only here: a cascade
@@ -317,7 +334,8 @@ def _adapt_state_dict(head: LTMIHeadMixin, state_dict: dict[str, Tensor], prefix
         {f'inference_prior.{n}': f'score_reader.{n}' for n in ('natural_shift', 'log_prior')},
     )
     parts = {key.removeprefix(prefix).split('.')[0] for key in state_dict if key.startswith(prefix)}
-    if 'conv_seg' in parts and 'score_reader' not in parts and head.score_reader is not None:
+    shift = f'{prefix}score_reader.natural_shift'
+    if 'conv_seg' in parts and shift not in state_dict and head.score_reader is not None:
         # The scores of a stock checkpoint are the natural posterior, whatever the config's loss
         # would make of them. Training on tells the reader otherwise in its first step.
         print_log(

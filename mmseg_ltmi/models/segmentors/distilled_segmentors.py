@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.utils import add_prefix
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmseg_ltmi.core.losses import DistillationLoss
 from mmseg_ltmi.core.pixel_maps import resize_features, resize_labels
@@ -99,8 +99,9 @@ class TeacherMixin(_Segmentor):
 
     def _prefix(self, head: LTMIHeadMixin) -> str:
         """What mmsegmentation puts before the names of this head's losses."""
-        heads = heads_of(self)
-        return 'decode' if len(heads) == 1 else f'decode_{heads.index(head)}'
+        if not isinstance(self.decode_head, nn.ModuleList):
+            return 'decode'
+        return f'decode_{heads_of(self).index(head)}'
 
     def _distillation_loss(
         self, distillation: DistillationLoss, record: HeadRecord, taught: TeacherOutput

@@ -46,6 +46,7 @@ class ScoreReadingMixin(_Segmentor):
         if not isinstance(last_head(self), LTMIHeadMixin):
             self.score_reader = ScoreReader(self.num_classes)
             self._update_own_reader()
+        self.reader.has_segmentor = True
         self._point = None if operating_point is None else OperatingPoint.load(operating_point)
         if self._point is not None:
             self._check_classes(self._point)
@@ -94,6 +95,8 @@ class ScoreReadingMixin(_Segmentor):
         reader.check()
         self._check_weights()
         if not isinstance(last_head(self), LTMIHeadMixin):  # which has read them
+            if not reader.has_shift:  # the prior may have come since
+                self._update_own_reader()
             seg_logits = reader(seg_logits)
         samples = super().postprocess_result(seg_logits, data_samples)
         if reader.has_iou_rule:
@@ -178,10 +181,31 @@ def reader_prefix(model: nn.Module) -> str:
     return next(n for n, module in model.named_modules() if module is head) + '.score_reader.'
 
 
+def _move_reader(state_dict: dict[str, Tensor], prefix: str, place: str) -> None:
+    # A stock head's reader is the segmentor's, an LTMI head's its own: each loads the other's.
+    found = [key for key in state_dict if key.startswith(prefix) and '.score_reader.' in f'.{key}']
+    start = key_start(found[0]) if found else ''
+    if (
+        found
+        and start != prefix + place
+        and not any(
+            key.startswith((f'{prefix}{place}', f'{prefix}auxiliary_head')) for key in found
+        )
+    ):
+        for key in found:
+            state_dict[f'{prefix}{place}{key.removeprefix(start)}'] = state_dict.pop(key)
+
+
+def key_start(key: str) -> str:
+    """The part of a ScoreReader's key before the buffer's name."""
+    return key[: key.rindex('.') + 1]
+
+
 def _adapt_state_dict(model: Any, state_dict: dict[str, Tensor], prefix: str) -> None:
     if model.reader is None:  # a teacher reads no scores
         return
     place = reader_prefix(model)
+    _move_reader(state_dict, prefix, place)
     old = ('shift', 'iou', 'union')
     rename_keys(
         state_dict,
