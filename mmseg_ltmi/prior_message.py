@@ -6,7 +6,6 @@ from mmengine.logging import MessageHub
 from torch import Tensor
 
 from mmseg_ltmi.core.priors import ClassPrior
-from mmseg_ltmi.core.priors.class_prior import SMOOTHING
 
 ENTRY = 'class_prior'
 MOVES = 'class_prior_is_online'
@@ -30,9 +29,7 @@ def announced_prior(num_classes: int) -> ClassPrior | None:
     if isinstance(found, Tensor):
         if found.isnan().any():
             return None
-        # Without the smoothing that is in it, which would come on top a second time.
-        probs = (found.double().exp() - SMOOTHING / len(found)).clamp(min=0)
-        found = ClassPrior(probs, source="the checkpoint's")
+        found = ClassPrior.from_log_probs(found, source="the checkpoint's")
     if not isinstance(found, ClassPrior) or found.num_classes != num_classes:
         return None
     return found

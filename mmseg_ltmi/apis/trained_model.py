@@ -18,7 +18,6 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmseg_ltmi.core.priors import ClassPrior, build_class_prior
-from mmseg_ltmi.core.priors.class_prior import SMOOTHING
 from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint
 
@@ -191,8 +190,7 @@ def class_prior_of(
         reader: Any = model.reader
         log_prior = reader.log_prior
         if not log_prior.isnan().any():
-            # Without the smoothing that is in it, which would come on top a second time.
-            found = (log_prior.double().exp() - SMOOTHING / len(classes)).clamp(min=0)
+            found = ClassPrior.from_log_probs(log_prior)
     for key in ('test_evaluator', 'val_evaluator'):
         evaluator = cfg.get(key) or {}
         for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]:

@@ -145,6 +145,12 @@ class ClassPrior:
         write_json(path, self.to_dict())
 
     @classmethod
+    def from_log_probs(cls, log_probs: Tensor, source: str = '') -> ClassPrior:
+        """The prior of (C,) numbers that :meth:`log_probs` has given, less their smoothing."""
+        probs = log_probs.double().exp() - SMOOTHING / len(log_probs)
+        return cls(probs.clamp(min=0), source=source)
+
+    @classmethod
     def load(cls, name: str | Path) -> ClassPrior:
         """Read a published prior ('ade20k', 'cityscapes', 'camvid') or a file.
 

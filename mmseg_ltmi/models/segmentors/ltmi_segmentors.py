@@ -184,7 +184,7 @@ def reader_prefix(model: nn.Module) -> str:
 def _move_reader(state_dict: dict[str, Tensor], prefix: str, place: str) -> None:
     # A stock head's reader is the segmentor's, an LTMI head's its own: each loads the other's.
     found = [key for key in state_dict if key.startswith(prefix) and '.score_reader.' in f'.{key}']
-    start = key_start(found[0]) if found else ''
+    start = _key_start(found[0]) if found else ''
     if (
         found
         and start != prefix + place
@@ -196,7 +196,7 @@ def _move_reader(state_dict: dict[str, Tensor], prefix: str, place: str) -> None
             state_dict[f'{prefix}{place}{key.removeprefix(start)}'] = state_dict.pop(key)
 
 
-def key_start(key: str) -> str:
+def _key_start(key: str) -> str:
     """The part of a ScoreReader's key before the buffer's name."""
     return key[: key.rindex('.') + 1]
 
