@@ -1,4 +1,5 @@
 import pytest
+from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 
 import mmseg_ltmi  # noqa: F401  before mmseg.models, which needs its stand-in for compiled ops
@@ -6,5 +7,9 @@ import mmseg_ltmi  # noqa: F401  before mmseg.models, which needs its stand-in f
 
 @pytest.fixture(autouse=True)
 def default_scope():
-    """A Runner leaves its scope behind, in which the next test would look for models."""
+    """A Runner leaves its scope behind, in which the next test would look for models.
+
+    A head that predicted leaves its prior, which the next test's metrics would take.
+    """
     init_default_scope('mmseg')
+    MessageHub.get_current_instance().runtime_info.pop('class_prior', None)

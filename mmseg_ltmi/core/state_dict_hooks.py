@@ -11,6 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 BeforeLoad = Callable[[Any, dict[str, Tensor], str], None]
+OTHER_CLASSES: list[Callable[[], bool]] = []
+"""Each says whether the state dict that is being loaded is known to be of other classes."""
 
 
 def before_load(module: nn.Module, adapt: BeforeLoad) -> None:
@@ -24,6 +26,11 @@ def before_load(module: nn.Module, adapt: BeforeLoad) -> None:
 def after_load(module: nn.Module, refresh: Callable[[Any], None]) -> None:
     """Call ``refresh(module)`` after the module and its children have read a state dict."""
     module.register_load_state_dict_post_hook(_Refresher(refresh))
+
+
+def is_of_other_classes() -> bool:
+    """Whether what is loaded of single classes, such as keys and counts, would be of others."""
+    return any(says() for says in OTHER_CLASSES)
 
 
 def keep_own_where_absent(module: nn.Module, state_dict: dict[str, Tensor], prefix: str) -> None:

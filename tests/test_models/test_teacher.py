@@ -410,9 +410,9 @@ def test_other_label_space(tmp_path):
     with pytest.raises(ValueError, match='reduce_zero_label=True.*reduce_zero_label=False'):
         student(teacher).loss(*batch(reduce_zero_label=False))
     hub.update_info('dataset_meta', dict(classes=['road', 'tree', 'car', 'pole']))
-    with pytest.raises(ValueError, match=r"other classes.*\('tree', 'car'\)"):
+    with pytest.raises(ValueError, match="in another order: 1 is 'car' and 'tree'"):
         student(teacher).loss(*batch())
     old = save_teacher(tmp_path, config, CLASSES=('road', 'car', 'tree', 'sky'))
-    with pytest.raises(ValueError, match="'pole', 'sky'"):
+    with pytest.raises(ValueError, match="other classes: 3 is 'sky' and 'pole'"):
         hub.update_info('dataset_meta', dict(classes=['road', 'car', 'tree', 'pole']))
         student(old).loss(*batch())

@@ -67,7 +67,8 @@ def logit_adjusted_cross_entropy(
     if target.shape != logits.shape[:1] + logits.shape[2:]:
         raise ValueError(
             f'target has shape {tuple(target.shape)}, which does not fit logits of shape '
-            f'{tuple(logits.shape)}: it must be the same without the class dimension'
+            f'{tuple(logits.shape)}: it must be the same without the class dimension. Turn colour '
+            'masks into class indices first (mmseg-ltmi convert-labels)'
         )
     if not target.is_cuda:
         _check_labels(target, num_classes, ignore_index)
@@ -322,6 +323,6 @@ def _check_labels(target: Tensor, num_classes: int, ignore_index: int) -> None:
     if bad.any():
         raise LabelOutOfRangeError(
             f'labels {target[bad].unique().tolist()} are neither a class (0..{num_classes - 1}) '
-            f'nor ignore_index={ignore_index}: check num_classes, reduce_zero_label and the label '
-            'maps'
+            f'nor ignore_index={ignore_index}: check num_classes, reduce_zero_label, the label '
+            'maps and what pads them (seg_pad_val of the data_preprocessor)'
         )

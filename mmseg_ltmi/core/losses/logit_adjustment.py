@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..priors import PriorBuffer
+from ..priors.class_prior import SMOOTHING
 from ..state_dict_hooks import before_load, rename_keys
 from .functional import logit_adjusted_cross_entropy
 
@@ -26,7 +27,8 @@ class LogitAdjustedLoss(nn.Module):
             ``dict(type='online', decay=0.999)`` counts the labels as they come.
         tau: strength of the adjustment; 0 is plain cross-entropy.
         class_weight: None, C numbers, or by name from the prior: 'inverse' (``1 / (C pi_c)``),
-            'inverse_sqrt' (its square root) or 'median_frequency' (``median(pi) / pi_c``). Weights
+            'inverse_sqrt' (its square root) or 'median_frequency' (``median(pi) / pi_c``, the
+            median over the classes that occur). Weights
             make another class distribution of the pixels, ``w_c pi_c``; the ``tau`` that matches
             it is 0 for 'inverse' and 'median_frequency', 0.5 for 'inverse_sqrt', 1 for None.
         loss_weight: factor of the loss.
@@ -102,7 +104,11 @@ class LogitAdjustedLoss(nn.Module):
     @property
     def needs_class_prior(self) -> bool:
         """Whether it waits for :meth:`set_class_prior`."""
-        return self.prior.is_open
+        return self.prior.is_waiting
+
+    def init_weights(self) -> None:
+        """Refuse a prior that no training can use; mmengine's Runner calls this."""
+        self.prior.init_weights()
 
     def set_class_prior(self, class_prior: Any) -> None:
         """Set the prior, in any form that the argument takes."""
@@ -130,8 +136,11 @@ class LogitAdjustedLoss(nn.Module):
         inverse = (-log_prior).exp() / log_prior.numel()
         if self.class_weight.startswith('inverse'):
             return inverse.sqrt() if self.class_weight == 'inverse_sqrt' else inverse
-        # torch's median of an even count is the lower one; the usual one is between the two.
-        return log_prior.exp().quantile(0.5) / log_prior.exp()
+        # Over the classes that occur: absent ones have the smoothing's share. And torch's median of
+        # an even count is the lower one; the usual one is between the two.
+        share = log_prior.exp()
+        occurs = share > 1.5 * SMOOTHING / share.numel()
+        return share.where(occurs, torch.nan).nanquantile(0.5) / share
 
     def natural_shift(self) -> Tensor | None:
         """``tau * log pi - log w`` (C,): raw scores plus this are the natural log-posterior.
@@ -198,6 +207,7 @@ class LogitAdjustedLoss(nn.Module):
         reduction: str = 'mean',
     ) -> Tensor:
         log_prior = self.prior.required()
+        self.prior.check_ignore_index(ignore_index)
         if pred.shape[1] != log_prior.numel():
             hint = (
                 'a head with out_channels=1 has no class to adjust; drop out_channels=1 so that '
@@ -226,7 +236,7 @@ class LTMILoss(LogitAdjustedLoss):
     """LogitAdjustedLoss with the recommended defaults.
 
     Half of the correction is added to the scores (``tau=0.5``), half weighs the pixels
-    (``class_weight='inverse_sqrt'``). That did best on real data (docs/results.md).
+    (``class_weight='inverse_sqrt'``). That did best on real data (docs/experiments/camvid.md).
 
     Args:
         class_prior: as for LogitAdjustedLoss.

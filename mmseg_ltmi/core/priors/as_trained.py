@@ -15,7 +15,13 @@ from ..progress import progress_bar
 from .annotation_loader import label_path
 from .count_report import CountReport, report_counts
 from .counting import LabelCounts, count_in_batches
-from .dataset_parts import class_names, data_info, dataset_parts, own_ignore_index
+from .dataset_parts import (
+    common_classes,
+    common_labels,
+    data_info,
+    dataset_parts,
+    own_ignore_index,
+)
 from .fingerprint import describe
 from .label_histogram import ImageCount, count_histogram, label_histogram
 
@@ -56,15 +62,16 @@ def count_as_trained(
         )
     if hasattr(dataset, 'full_init'):
         dataset.full_init()
-    parts = [part.dataset for part in dataset_parts(dataset)]
-    classes = [class_names(part) for part in parts][0]
+    parts = dataset_parts(dataset)
+    classes = common_classes(parts)
     source = f'counted as trained over {describe(dataset)}, {num_samples} samples, seed {seed}'
     total = LabelCounts(len(classes), classes, source)
+    total.labels = common_labels(parts)
     count_one = partial(
         _count_sample,
         dataset=dataset,
         num_classes=len(classes),
-        ignore_index=own_ignore_index(parts[0]),
+        ignore_index=own_ignore_index(parts[0].dataset),
     )
     samples = _draw(len(dataset), num_samples, seed)
     with progress_bar(num_samples if progress else None, 'counting label maps') as advance:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +14,10 @@ from ..json_file import read_json, write_json
 from .counting import LabelCounts
 from .dataset_counts import count_dataset_labels
 from .label_files import count_label_files
-from .prior_fields import check_counts, check_names, check_whole
+from .prior_fields import check_counts, check_labels, check_names, check_whole
+from .prior_file import find_prior_file
 
 FORMAT = 'mmseg_ltmi.class_prior'
-PUBLISHED = Path(__file__).parent / 'published'
 SMOOTHING = 1e-6
 
 
@@ -40,6 +39,8 @@ class ClassPrior:
         num_images: number of images counted.
         num_ignored: number of ignored pixels; 0 also where the source does not say.
         source: where the numbers come from.
+        labels: how the labels were read that were counted, where it is known: a dict with some of
+            ``reduce_zero_label``, ``label_map`` (labels to labels) and ``ignore_index``.
 
     Raises:
         ValueError: naming the entry that is wrong.
@@ -53,6 +54,7 @@ class ClassPrior:
         num_images: int | None = None,
         num_ignored: int = 0,
         source: str = '',
+        labels: Mapping[str, Any] | None = None,
     ) -> None:
         self.pixel_counts = check_counts(pixel_counts, 'pixel_counts')
         if not self.pixel_counts.any():
@@ -73,6 +75,7 @@ class ClassPrior:
         self.num_images = None if num_images is None else check_whole(num_images, 'num_images')
         self.num_ignored = check_whole(num_ignored, 'num_ignored')
         self.source = source
+        self.labels = check_labels(labels or {})
 
     @property
     def num_classes(self) -> int:
@@ -138,6 +141,7 @@ class ClassPrior:
             'classes': None if self.classes is None else list(self.classes),
             'pixel_counts': self.pixel_counts.tolist(),
             'image_counts': images,
+            **({'labels': self.labels} if self.labels else {}),
         }
 
     def save(self, path: str | Path) -> None:
@@ -152,19 +156,16 @@ class ClassPrior:
 
     @classmethod
     def load(cls, name: str | Path) -> ClassPrior:
-        """Read a published prior ('ade20k', 'cityscapes', 'camvid') or a file.
+        """Read a published prior ('ade20k', 'cityscapes', 'camvid', 'nyuv2') or a file.
+
+        A relative path is looked up in the working directory, and then in the folder of the config
+        that a model is built or a run is started from.
 
         Raises:
             FileNotFoundError: no such name and no such file.
             ValueError: a file that is truncated, too large or not a class prior.
         """
-        published = sorted(file.stem for file in PUBLISHED.glob('*.json'))
-        path = PUBLISHED / f'{name}.json' if str(name) in published else Path(name)
-        if not os.path.isfile(path):  # False also for a text that can be no path
-            raise FileNotFoundError(
-                f'no class prior {str(name)!r:.300}: it is neither a published one '
-                f'({", ".join(published)}) nor a file'
-            )
+        path = find_prior_file(name)
         data = read_json(path, 'count it again with mmseg-ltmi count')
         if not isinstance(data, dict) or data.get('format') != FORMAT:
             raise ValueError(f'{path} is not a class prior: its "format" is not {FORMAT!r}')
@@ -174,7 +175,7 @@ class ClassPrior:
     def from_counts(cls, counts: LabelCounts) -> ClassPrior:
         """The prior of summed counts, whose failures are left out."""
         c = counts
-        return cls(c.pixels, c.classes, c.images, c.num_images, c.num_ignored, c.source)
+        return cls(c.pixels, c.classes, c.images, c.num_images, c.num_ignored, c.source, c.labels)
 
     @classmethod
     def from_dataset(

@@ -21,10 +21,21 @@ class ClassCountError(ValueError):
 
 
 def list_failures(failures: list[tuple[str, str]], most: int = 20) -> str:
-    """A line per label file that could not be counted, of which the first ``most`` are shown."""
-    lines = [f'{path}: {reason}' for path, reason in failures[:most]]
-    if len(failures) > most:
-        lines.append(f'... and {len(failures) - most} more')
+    """A line per reason why label files could not be counted, at most ``most`` of them.
+
+    Each names the first three of its files and says how many it has.
+    """
+    files: dict[str, list[str]] = {}
+    for path, reason in failures:
+        files.setdefault(reason, []).append(path)
+    lines = []
+    for reason, paths in list(files.items())[:most]:
+        others = f' [{len(paths)} files: {", ".join(paths[:3])}' if len(paths) > 1 else ''
+        others += ', ...]' if len(paths) > 3 else ']' if others else ''
+        lines.append(f'{paths[0]}: {reason}{others}')
+    if len(files) > most:
+        more = sum(map(len, list(files.values())[most:]))
+        lines.append(f'... and {more} more')
     return '\n'.join(lines)
 
 
@@ -41,6 +52,7 @@ class LabelCounts:
         num_images: images counted.
         num_ignored: pixels of ignore_index.
         failures: (file, reason) of each label map that could not be counted.
+        labels: how labels were read, as in ClassPrior.
     """
 
     num_classes: int
@@ -51,6 +63,7 @@ class LabelCounts:
     num_images: int = 0
     num_ignored: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
+    labels: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.pixels = np.zeros(self.num_classes, np.int64)

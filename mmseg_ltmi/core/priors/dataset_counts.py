@@ -10,7 +10,7 @@ from ..progress import progress_bar
 from .annotation_loader import count_image, label_loader
 from .count_cache import CountCache
 from .counting import LabelCounts, count_in_batches
-from .dataset_parts import class_names, dataset_parts, own_ignore_index
+from .dataset_parts import common_classes, common_labels, dataset_parts, own_ignore_index
 from .fingerprint import describe_part, image_keys
 from .label_histogram import ImageCount
 
@@ -25,8 +25,9 @@ def count_dataset_labels(
 ) -> LabelCounts:
     """The sums of :func:`count_dataset`, which has the same arguments and errors."""
     parts = dataset_parts(dataset)
-    classes = [class_names(part.dataset) for part in parts][0]
+    classes = common_classes(parts)
     total = LabelCounts(len(classes), classes)
+    total.labels = common_labels(parts, ignore_index)
     known = None if cache is None else CountCache(cache, len(classes))
     sources = []
     steps = sum(len(part.indices) for part in parts) if progress else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from .label_space import check_same_classes, labels_of
+
 
 class Part(NamedTuple):
     """Images of a data set that is not wrapped.
@@ -52,6 +54,40 @@ def class_names(dataset: Any) -> tuple[str, ...]:
             f"{len(classes)} classes of one letter: give a list, classes=['{classes:.80}']"
         )
     return tuple(classes)
+
+
+def common_classes(parts: list[Part]) -> tuple[str, ...]:
+    """The classes of all parts; errors as :func:`class_names` and :func:`check_same_classes`."""
+    names = [class_names(part.dataset) for part in parts]
+    kinds = [f'part {i} ({type(part.dataset).__name__})' for i, part in enumerate(parts)]
+    remedy = 'give the parts of the data set the same metainfo=dict(classes=[...])'
+    for other, kind in zip(names[1:], kinds[1:], strict=True):
+        check_same_classes(names[0], other, (kinds[0], kind), remedy)
+    return names[0]
+
+
+def common_labels(parts: list[Part], ignore_index: int | None = None) -> dict[str, Any]:
+    """How labels are read, in so far as all parts do it alike.
+
+    Args:
+        parts: one or more.
+        ignore_index: None takes the parts' own.
+    """
+    found = []
+    for part in parts:
+        index = own_ignore_index(part.dataset) if ignore_index is None else ignore_index
+        info = part.dataset.get_data_info(part.indices[0])
+        found.append({**labels_of(info), 'ignore_index': index})
+    return {k: v for k, v in found[0].items() if all(other.get(k) == v for other in found)}
+
+
+def first_part(dataset: Any) -> Any:
+    """The first data set inside a wrapped one; one that is not wrapped itself."""
+    while parts := getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]:
+        if parts[0] is None:
+            break
+        dataset = parts[0]
+    return dataset
 
 
 def own_ignore_index(dataset: Any) -> int:

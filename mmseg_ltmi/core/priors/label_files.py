@@ -54,6 +54,9 @@ def count_label_files(
     source = f'counted over {len(files)} label files in {_folder(files)} [{code}]'
     names = None if classes is None else tuple(classes)
     total = LabelCounts(num_classes, names, source)
+    total.labels = dict(
+        reduce_zero_label=reduce_zero_label, label_map=label_map, ignore_index=ignore_index
+    )
     count_one = partial(
         _count_file,
         num_classes=num_classes,

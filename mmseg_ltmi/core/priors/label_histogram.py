@@ -8,6 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 MAX_LABEL = 2**16 - 1
+LABEL_MAPS = (
+    'a label map has one channel (H, W) with class indices. Convert colour masks once: mmseg-ltmi '
+    'convert-labels MASKS OUT --palette FILE, or labels[(mask == colour).all(-1)] = index for each '
+    'class, saved as a PNG of one channel'
+)
 # What reduce_zero_label does to each label; 255 stays.
 REDUCE_ZERO = {0: 255, **{label: label - 1 for label in range(1, 255)}}
 
@@ -53,16 +58,7 @@ def label_histogram(labels: np.ndarray) -> np.ndarray:
             label, or one that 16 bits cannot hold.
     """
     if labels.ndim != 2:
-        remedy = 'check what the file holds'
-        if labels.ndim == 3:
-            remedy = (
-                'convert a colour mask once, with labels[(mask == colour).all(-1)] = index for '
-                'each class, and save the labels as a PNG of one channel'
-            )
-        raise LabelMapError(
-            f'its shape is {labels.shape}, but a label map has one channel (H, W) with class '
-            f'indices: {remedy}'
-        )
+        raise LabelMapError(f'its shape is {labels.shape}, but {LABEL_MAPS}')
     if labels.dtype == np.uint8 and 0 < labels.size <= 2**24:
         try:  # twice the speed of bincount, which converts to int64 first
             import cv2

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..distributed import sum_over_ranks
-from ..state_dict_hooks import after_load, before_load
+from ..state_dict_hooks import after_load, before_load, is_of_other_classes
 from .class_prior import SMOOTHING, ClassPrior, build_class_prior
+
+logger = logging.getLogger(__name__)
+CHECKS: list[Callable[[PriorBuffer], None]] = []
+"""Each is called with a prior that training is going to use, and may refuse it."""
 
 SAME = 1e-3
 """Two log-priors that differ by no more are one prior: files round, smoothing moves a little."""
@@ -19,8 +25,9 @@ class PriorBuffer(nn.Module):
     """The log-prior of the module that has it.
 
     Args:
-        class_prior: a published name, a path, counts or probabilities, a dict or a ClassPrior; None
-            leaves the prior open until :meth:`set`; ``'online'`` counts the labels that
+        class_prior: a published name, a path, counts or probabilities, a dict or a ClassPrior. A
+            file that is missing is an error when training begins: a trained model is used without
+            it. None leaves the prior open until :meth:`set`; ``'online'`` counts the labels that
             :meth:`count` is shown, over all ranks, and ``dict(type='online', decay=0.999)`` lets
             old counts fade by that factor a step.
         num_classes: C, where it is known.
@@ -31,14 +38,16 @@ class PriorBuffer(nn.Module):
             config or the data give it again.
         online_counts: float64 (C,), the running counts of an online prior; saved.
         class_prior: what :meth:`set` was given; None for an online prior.
+        missing: the error of a file that is missing; '' otherwise.
 
     Raises:
         ValueError: a prior that is none, or not C long.
-        FileNotFoundError: no such name or file.
     """
 
     log_prior: Tensor
     online_counts: Tensor
+    missing = ''
+    _is_checked = False
 
     def __init__(self, class_prior: Any, num_classes: int | None, name: str) -> None:
         super().__init__()
@@ -54,7 +63,11 @@ class PriorBuffer(nn.Module):
             before_load(self, _take_length_of_counts)
             after_load(self, PriorBuffer._update_log_prior)
         elif class_prior is not None:
-            self.set(class_prior)
+            try:
+                self.set(class_prior)
+            except FileNotFoundError as error:
+                self.missing = f'{name}: {error}'
+                logger.warning('%s. Only training needs it', self.missing)
 
     @property
     def is_online(self) -> bool:
@@ -63,13 +76,18 @@ class PriorBuffer(nn.Module):
 
     @property
     def is_open(self) -> bool:
-        """Whether it waits for :meth:`set`."""
+        """Whether it has no numbers yet."""
         return not self.is_online and self.log_prior.numel() == 0
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it has no numbers yet and no file was to give them."""
+        return self.is_open and not self.missing
 
     def set(self, class_prior: Any) -> None:
         """Set the prior, in any form that the argument takes."""
         prior = build_class_prior(class_prior, self.num_classes, self.name)
-        self.class_prior = prior
+        self.class_prior, self.missing = prior, ''
         self.log_prior = prior.log_probs().to(self.log_prior.device)
 
     @torch.no_grad()
@@ -94,11 +112,17 @@ class PriorBuffer(nn.Module):
         self._update_log_prior()
 
     def required(self) -> Tensor:
-        """The log-prior.
+        """The log-prior, for training.
 
         Raises:
+            FileNotFoundError: the file that was to give it is missing.
             RuntimeError: it is still open.
+            ValueError: it is of other classes than the train set.
         """
+        self.check_found()
+        if not self._is_checked and not torch.compiler.is_compiling():
+            self.init_weights()
+            self._is_checked = True
         if self.is_open:
             raise RuntimeError(
                 f'{self.name} is None and nothing has filled it in: name a prior '
@@ -107,6 +131,36 @@ class PriorBuffer(nn.Module):
                 'before the run'
             )
         return self.log_prior
+
+    def check_found(self) -> None:
+        """Raise FileNotFoundError where the file that was to give the prior is missing."""
+        if self.missing:
+            raise FileNotFoundError(self.missing)
+
+    def init_weights(self) -> None:
+        """Refuse what no training can use; mmengine's Runner calls this before it trains."""
+        for check in CHECKS:
+            check(self)
+
+    def check_ignore_index(self, ignore_index: int) -> None:
+        """Raise ValueError where a label is a class in training and was none in counting.
+
+        Or the other way round. Nothing is compared where the prior does not say how labels were
+        read.
+        """
+        if self.class_prior is None:
+            return
+        counted = self.class_prior.labels.get('ignore_index', ignore_index)
+        counts = self.class_prior.pixel_counts
+        if counted == ignore_index or not (
+            0 <= counted < len(counts) or (0 <= ignore_index < len(counts) and counts[ignore_index])
+        ):
+            return
+        raise ValueError(
+            f'{self.describe()} was counted with ignore_index={counted}, training has '
+            f'ignore_index={ignore_index}, and one of them is a class: give the data set and the '
+            'decode heads the same ignore_index and count again with mmseg-ltmi count'
+        )
 
     def describe(self) -> str:
         """Its name and where its numbers come from."""
@@ -156,9 +210,10 @@ def _is_same(first: PriorBuffer, other: PriorBuffer) -> bool:
 
 
 def _take_length_of_counts(prior: PriorBuffer, state_dict: dict, prefix: str) -> None:
-    # Its length is known from the first batch on only.
     saved = state_dict.get(f'{prefix}online_counts')
-    if saved is not None:
+    if saved is not None and is_of_other_classes():
+        state_dict[f'{prefix}online_counts'] = prior.online_counts
+    elif saved is not None:  # its length is known from the first batch on only
         prior.online_counts = torch.zeros_like(saved, device=prior.online_counts.device)
 
 

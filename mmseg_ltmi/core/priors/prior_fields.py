@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,31 @@ def check_whole(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
         raise ValueError(f'{name} must be a whole number, 0 or more, but is {value!r:.80}')
     return int(value)
+
+
+def check_labels(value: Any) -> dict[str, Any]:
+    """How labels are read, less what is not known; ValueError for anything else.
+
+    ``label_map`` comes without the labels that it keeps, so that {} maps none.
+    """
+    try:
+        found = dict(value)
+        zero, index = found.pop('reduce_zero_label', None), found.pop('ignore_index', None)
+        known: dict[str, Any] = {} if zero is None else {'reduce_zero_label': bool(zero)}
+        if 'label_map' in found:
+            pairs = dict(found.pop('label_map') or {}).items()  # in JSON the keys are texts
+            mapped = {int(old): operator.index(new) for old, new in pairs}
+            known['label_map'] = {old: new for old, new in mapped.items() if old != new}
+        if index is not None:
+            known['ignore_index'] = operator.index(index)
+        if found or zero not in (None, True, False):
+            raise ValueError('unknown entries')
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            'labels must be a dict with some of reduce_zero_label (true or false), label_map '
+            f'(labels to labels) and ignore_index (a whole number), but is {value!r:.200}'
+        ) from error
+    return known
 
 
 def check_counts(value: Any, name: str) -> np.ndarray:

@@ -10,6 +10,7 @@ from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 
 from mmseg_ltmi.core.priors import ClassCountError, ClassPrior, describe
+from mmseg_ltmi.prior_table import absent_classes, class_table
 
 
 @HOOKS.register_module()
@@ -20,7 +21,8 @@ class ClassPriorHook(Hook):
     ``set_class_prior(prior)``. Where none is, nothing is counted. Rank 0 counts, or reads what it
     counted for the same data set before; the others wait and receive it. On a large data set
     that may outlast the time-out of the process group: give more ``num_workers``, or count once
-    with ``mmseg-ltmi count`` and name the file as ``class_prior``.
+    with ``mmseg-ltmi count`` and name the file as ``class_prior``. The log has the counts as a
+    table, and a warning that names the classes without any pixel.
 
     Args:
         num_workers: processes that count; 0 counts in the run's own.
@@ -55,7 +57,10 @@ class ClassPriorHook(Hook):
         failure = None
         if is_main_process():
             try:
-                answer[0] = self._prior(runner)
+                answer[0] = prior = self._prior(runner)
+                runner.logger.info(f'class prior, {prior.source}:\n{class_table(prior)}')
+                if absent := absent_classes(prior):
+                    runner.logger.warning(absent)
             except Exception as error:  # the other ranks wait for an answer, whatever it is
                 failure = error
                 answer[1] = f'rank 0 could not get the class prior: {error}'
@@ -81,6 +86,6 @@ class ClassPriorHook(Hook):
                 reason = f'cannot be used ({error})'
             runner.logger.info(f'{path} {reason}: counting again')
         runner.logger.info(f'counting the class prior of {what}')
-        prior = ClassPrior.from_dataset(dataset, self.num_workers)
+        prior = ClassPrior.from_dataset(dataset, self.num_workers, progress=True)
         prior.save(path)
         return prior

@@ -1,8 +1,9 @@
 """``LTMI<Head>`` for every mmsegmentation head that classifies with ``cls_seg``."""
 
 from . import registered_heads
-from .ltmi_head import LTMIHeadMixin, ltmi_head
+from .ltmi_head import LTMIHeadMixin
 from .record import HeadRecord
+from .register_head import ltmi_head
 from .registered_heads import SUPPORTED_HEADS, UNSUPPORTED_HEADS
 
 _LTMI_HEADS = [f'LTMI{name}' for name in SUPPORTED_HEADS]

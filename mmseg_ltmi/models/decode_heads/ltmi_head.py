@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +15,11 @@ from mmseg_ltmi.core.losses import LabelOutOfRangeError, LogitAdjustedLoss
 from mmseg_ltmi.core.posterior import ScoreReader, losses_of, stated_shift
 from mmseg_ltmi.core.priors import ClassPrior, PriorBuffer, check_same_prior, is_same_log_prior
 from mmseg_ltmi.core.state_dict_hooks import before_load, keep_own_where_absent, rename_keys
+from mmseg_ltmi.models.raw_scores import warn_where_exported
 from mmseg_ltmi.prior_message import announce_prior
 
 from .classifiers import build_classifier
+from .label_checks import bad_images, check_padding
 from .record import HeadRecord
 
 # A mixin in fact; to the type checker a head, whose methods it extends.
@@ -34,7 +35,8 @@ class LTMIHeadMixin(_Head):
     The pixel feature is what ``cls_seg`` receives, and the labels are those that the head itself
     stacks, so a head's forward pass and losses stay as they are. The plain head's state-dict keys
     stay too; ``contrast.*`` and ``score_reader.*`` come on top, and neither is missed when a
-    stock checkpoint is loaded.
+    stock checkpoint is loaded. ``forward`` gives raw scores, in testing too, and warns where a
+    graph is made of them (docs/export.md); ``predict`` reads them.
 
     A head has one class prior. Whoever of ``class_prior``, the losses and the contrast names none
     takes that of the others; two that differ are an error.
@@ -90,6 +92,7 @@ class LTMIHeadMixin(_Head):
         self._record: HeadRecord | None = None
         self._kept_record: HeadRecord | None = None
         self._taught = False
+        self._has_seen_padding = False
         self._share_prior()
         self._update_reader()
         before_load(self, _adapt_state_dict)
@@ -97,7 +100,7 @@ class LTMIHeadMixin(_Head):
     def _build_contrast(self, **more: Any) -> Any:
         return MODELS.build(
             {
-                'type': 'PixelContrast',
+                'type': 'mmseg.PixelContrast',
                 'in_channels': self._classifier().in_channels,
                 'num_classes': self.num_classes,
                 **(self._contrast_config or {}),
@@ -131,8 +134,11 @@ class LTMIHeadMixin(_Head):
         check_same_prior(priors)
         known = next((prior for prior in priors if not prior.is_open), None)
         if known is None:
+            missing = next((prior.missing for prior in priors if prior.missing), '')
+            for prior in priors:  # so that nobody counts one in its place
+                prior.missing = missing
             return
-        if self._own_prior.is_open and not known.is_online:
+        if self._own_prior.is_waiting and not known.is_online:
             self._own_prior.set(known.class_prior)
         users: list[LogitAdjustedLoss | PixelContrast] = [
             loss for loss in losses_of(self) if isinstance(loss, LogitAdjustedLoss)
@@ -175,6 +181,8 @@ class LTMIHeadMixin(_Head):
         logits = super().cls_seg(feat)
         if self._record is not None:
             self._record.features, self._record.logits = feat, logits
+        else:
+            warn_where_exported(self.score_reader)
         return logits
 
     def _stack_batch_gt(self, batch_data_samples: list) -> Any:
@@ -183,8 +191,12 @@ class LTMIHeadMixin(_Head):
             # The last stack is what the head classifies: STDCHead stacks the semantic labels
             # first and then the boundaries that it makes of them. PIDHead adds an edge map.
             labels = stacked[0] if isinstance(stacked, tuple) else stacked
-            self._record.labels = labels.squeeze(1)
+            self._record.labels = labels = labels.squeeze(1)
             self._record.data_samples = batch_data_samples
+            if not self._has_seen_padding:  # once, since it waits for a GPU
+                self._has_seen_padding = check_padding(
+                    labels, batch_data_samples, self.num_classes, self.ignore_index
+                )
         return stacked
 
     def loss(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -198,6 +210,9 @@ class LTMIHeadMixin(_Head):
         """
         if any(prior.is_open for prior in self._priors()):
             self._share_prior()
+        for prior in self._priors():
+            prior.check_found()
+            prior.check_ignore_index(self.ignore_index)
         if self.score_reader.has_point:
             print_log('training changes the model: its operating point is dropped', 'current')
             self.score_reader.reset_point()
@@ -205,7 +220,10 @@ class LTMIHeadMixin(_Head):
         try:
             losses = super().loss(*args, **kwargs)
         except LabelOutOfRangeError as error:
-            images = _bad_images(record, self.num_classes, self.ignore_index)
+            how = self.num_classes, self.ignore_index
+            images = bad_images(record.labels, record.data_samples, *how)
+            if not images:
+                raise
             raise LabelOutOfRangeError(f'{error}; images: {images}') from error
         finally:
             self._record = None
@@ -256,8 +274,8 @@ class LTMIHeadMixin(_Head):
 
         Interpolation preserves a constant per class. No copy of the scores is made at full
         resolution: with 150 classes at 512x512 a head's losses take 0.97 times cross-entropy's
-        time, and 1.09 times with the prior added there (docs/performance.md). ``acc_seg`` in the
-        log is then of the natural posterior.
+        time, and 1.09 times with the prior added there (docs/experiments/performance.md).
+        ``acc_seg`` in the log is then of the natural posterior.
         """
         loss, *others = losses_of(self)
         return (
@@ -281,8 +299,15 @@ class LTMIHeadMixin(_Head):
                 'LTMIEncoderDecoder (LTMICascadeEncoderDecoder), or test with mmseg-ltmi test'
             )
         priors = self._priors()
+        if not reader.has_shift:  # neither the checkpoint nor, without its file, the config says it
+            for prior in priors:
+                prior.check_found()
         announce_prior(self._known_prior(), any(prior.is_online for prior in priors))
-        return super().predict(*args, **kwargs)
+        reader.is_read = True
+        try:
+            return super().predict(*args, **kwargs)
+        finally:
+            reader.is_read = False
 
     def _known_prior(self) -> ClassPrior | Tensor:
         own, read = self.log_prior, self.score_reader.log_prior
@@ -317,16 +342,6 @@ class _NamedFunction:
         return self.function(*args, **kwargs)
 
 
-def _bad_images(record: HeadRecord, num_classes: int, ignore_index: int) -> list[str]:
-    labels = record.labels
-    bad = ((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)
-    return [
-        sample.metainfo.get('seg_map_path') or sample.metainfo.get('img_path', f'no. {i}')
-        for i, sample in enumerate(record.data_samples)
-        if bad[i].any()
-    ]
-
-
 def _adapt_state_dict(head: LTMIHeadMixin, state_dict: dict[str, Tensor], prefix: str) -> None:
     rename_keys(
         state_dict,
@@ -346,39 +361,3 @@ def _adapt_state_dict(head: LTMIHeadMixin, state_dict: dict[str, Tensor], prefix
         head.score_reader.natural_shift.zero_()
     if head.contrast is not None and 'contrast' not in parts:
         keep_own_where_absent(head.contrast, state_dict, f'{prefix}contrast.')
-
-
-def ltmi_head(head: type[BaseDecodeHead]) -> type[BaseDecodeHead]:
-    """Register ``LTMI<Head>`` for a head that classifies with ``cls_seg``.
-
-    Args:
-        head: a subclass of mmsegmentation's BaseDecodeHead.
-
-    Returns:
-        the head itself, unchanged, so that this works as a decorator beside ``register_module``.
-
-    Raises:
-        TypeError: not a BaseDecodeHead.
-
-    Examples:
-        >>> @ltmi_head
-        ... @MODELS.register_module()
-        ... class MyHead(BaseDecodeHead): ...
-        >>> MODELS.build(dict(type='LTMIMyHead', contrast=dict(), ...))
-    """
-    make_ltmi_head(head, getattr(head, '__module__', ''))
-    return head
-
-
-def make_ltmi_head(head: type[BaseDecodeHead], module: str) -> type[BaseDecodeHead]:
-    """As :func:`ltmi_head`; the LTMI form, which gets a name in ``module``, where pickle looks."""
-    if not (isinstance(head, type) and issubclass(head, BaseDecodeHead)):
-        raise TypeError(
-            f'ltmi_head takes a subclass of mmseg.models.decode_heads.BaseDecodeHead, got {head!r}'
-        )
-    name = f'LTMI{head.__name__}'
-    doc = f'{head.__name__} with the contrastive term and the score reader of LTMIHeadMixin.'
-    ltmi = type(name, (LTMIHeadMixin, head), {'__doc__': doc, '__module__': module})
-    setattr(sys.modules[module], name, ltmi)
-    MODELS.register_module(name=name, module=ltmi)
-    return ltmi

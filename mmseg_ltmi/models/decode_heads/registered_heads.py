@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from mmseg.models import decode_heads
 from mmseg.registry import MODELS
 
-from .ltmi_head import make_ltmi_head
+from .register_head import make_ltmi_head
 
 SUPPORTED_HEADS = (
     'ANNHead',

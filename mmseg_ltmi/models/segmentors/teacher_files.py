@@ -14,6 +14,7 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from torch import nn
 
+from mmseg_ltmi.core.priors.label_space import check_same_classes, check_same_reading, labels_of
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint
 
 
@@ -140,21 +141,15 @@ def check_label_space(
     wanted, found = student.get('classes'), teacher.get('classes')
     if not found:
         print_log(f'{checkpoint} does not name its classes: they are not compared', 'current')
+    who = (f'teacher.checkpoint={checkpoint}', 'the train set')
+    remedy = 'train the teacher on the same classes in the same order, read from the same labels'
     # A run that is over may have left another data set behind, under another number of classes.
-    elif wanted and len(wanted) == num_classes and list(wanted) != list(found):
-        differ = [(w, f) for w, f in zip(wanted, found, strict=False) if w != f]
-        raise ValueError(
-            f'teacher.checkpoint={checkpoint} knows other classes: {len(found)} against '
-            f"{len(wanted)} of the train set's, (train set, teacher) differ at {differ[:5]}. Train "
-            'the teacher on the same classes in the same order'
-        )
-    zero = teacher.get('reduce_zero_label')
-    own = data_samples[0].metainfo.get('reduce_zero_label') if data_samples else None
-    if zero is not None and own is not None and bool(zero) != bool(own):
-        raise ValueError(
-            f'teacher.checkpoint={checkpoint} was trained with reduce_zero_label={zero}, the '
-            f"student's data has reduce_zero_label={own}: their labels mean different classes"
-        )
+    if wanted and len(wanted) == num_classes:
+        check_same_classes(found, wanted, who, remedy)
+    # Other label maps may lead to the same classes, which have names here.
+    read = labels_of({'reduce_zero_label': teacher.get('reduce_zero_label')})
+    own = labels_of(data_samples[0].metainfo if data_samples else {})
+    check_same_reading(read, own, who, remedy)
 
 
 def _head_configs(model: ConfigDict) -> list[ConfigDict]:

@@ -142,6 +142,13 @@ def test_natural_shift_and_weights():
         torch.testing.assert_close(found, (1 / (3 * p)) ** power, rtol=1e-4, atol=1e-4)
 
 
+def test_median_frequency_is_that_of_the_classes_that_occur():
+    weights = LogitAdjustedLoss([8, 4, 2, 0, 0, 0, 0], class_weight='median_frequency')
+    torch.testing.assert_close(
+        weights.class_weights()[:3], torch.tensor([0.5, 1, 2]), rtol=1e-4, atol=1e-4
+    )
+
+
 @pytest.mark.parametrize(
     ('class_weight', 'tau'),
     [(None, 1.0), ('inverse_sqrt', 0.5), ('inverse', 0.0), ('median_frequency', 0.0)],

@@ -86,7 +86,10 @@ def test_npy_and_wide_labels(tmp_path):
 @pytest.mark.parametrize(
     'labels, message',
     [
-        (np.zeros((2, 2, 3), np.uint8), 'one channel .* convert a colour mask once'),
+        (
+            np.zeros((2, 2, 3), np.uint8),
+            'one channel .* Convert colour masks once: mmseg-ltmi convert-labels',
+        ),
         (np.zeros(4, np.uint8), 'one channel'),
         (np.full((2, 2), 0.5), 'float64: save whole numbers'),
         (np.full((2, 2), -1), 'label -1 is less than 0'),
@@ -107,13 +110,18 @@ def test_files_that_cannot_be_counted(tmp_path, workers):
     (tmp_path / 'text.png').write_text('no image')
     bad = [tmp_path / 'text.png', tmp_path / 'none.png']
     bad += [write(tmp_path / f'{i:02}.png', np.zeros((2, 2, 3))) for i in range(30)]
+    bad += [write(tmp_path / f'label{i:02}.png', [[i + 2]]) for i in range(30)]
     with pytest.raises(ClassCountError) as error:
         ClassPrior.from_label_files([good, *bad], 2, num_workers=workers)
     lines = str(error.value).splitlines()
-    assert len(lines) == 21 and lines[-1] == '... and 12 more'
+    # A line for each of 20 reasons: two files, the colour masks and 17 of the others.
+    assert len(lines) == 21 and lines[-1] == '... and 13 more'
     assert 'text.png: cannot be read (UnidentifiedImageError' in lines[0]
     assert 'none.png: cannot be read (FileNotFoundError' in lines[1]
     assert '00.png: its shape is (2, 2, 3), but a label map has one channel' in lines[2]
+    names = ', '.join(str(tmp_path / f'{i:02}.png') for i in range(3))
+    assert lines[2].endswith(f'[30 files: {names}, ...]')
+    assert 'label00.png: labels 2 (1 pixels)' in lines[3] and lines[3].endswith('of the data set')
     with pytest.raises(ClassCountError, match='no pixel .* has a class'):
         ClassPrior.from_label_files([write(tmp_path / 'void.png', [[255]])], 2)
 

@@ -40,14 +40,16 @@ if __name__ == '__main__':
 
 def children(pid):
     """Processes that a process has started."""
-    return [int(p) for p in Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
+    file = Path(f'/proc/{pid}/task/{pid}/children')
+    return [int(p) for p in file.read_text(encoding='utf-8').split()]
 
 
 def running(pid):
     try:
-        return Path(f'/proc/{pid}/stat').read_text().rsplit(')')[-1].split()[0] != 'Z'
+        state = Path(f'/proc/{pid}/stat').read_text(encoding='utf-8')
     except FileNotFoundError:
         return False
+    return state.rsplit(')')[-1].split()[0] != 'Z'
 
 
 def wait_for(true, seconds=30):
