@@ -25,14 +25,17 @@ def convert(checkpoint: str | Path, out: str | Path, tau_test: float = 0.0) -> d
 
     Args:
         checkpoint: file with the weights of a model with LTMI heads.
-        out: file to write.
+        out: file to write; the meta of the checkpoint, such as its classes, goes into it.
         tau_test: operating point that the stock head is to have, 0 natural and 1 balanced.
 
     Raises:
         OSError: a file that is not there.
-        ValueError: a file that is no checkpoint, or what :func:`to_stock` raises.
+        ValueError: a file that is no checkpoint, the same file twice, or what :func:`to_stock`
+            raises.
     """
     content, trained = read_checkpoint(checkpoint)
+    if Path(checkpoint).resolve() == Path(out).resolve():
+        raise ValueError(f'{out} is the checkpoint itself: name another file to write')
     try:
         state = to_stock(trained, tau_test)
     except ValueError as error:
@@ -46,8 +49,8 @@ def to_stock(state: dict[str, Tensor], tau_test: float = 0.0) -> dict[str, Tenso
     """State dict of the model with stock heads.
 
     What a ScoreReader adds to the scores is a constant per class; it goes into the bias of
-    ``conv_seg``. What only training needs (queue, projections, temperature, a teacher) is left
-    out.
+    ``conv_seg``. What only training needs (queue, projections, temperature, counts, a teacher) is
+    left out.
 
     Args:
         state: state dict of a model with LTMI heads, or of one such head. Those of earlier versions
@@ -55,26 +58,38 @@ def to_stock(state: dict[str, Tensor], tau_test: float = 0.0) -> dict[str, Tenso
         tau_test: operating point that the stock head is to have.
 
     Raises:
-        ValueError: no LTMI head, one without a bias, an unknown prior with ``tau_test``, or an
-            operating point in the checkpoint.
+        ValueError: no LTMI head, one without a bias, an unknown prior with ``tau_test``, the IoU
+            rule in the checkpoint, or a tau in it and ``tau_test``.
     """
     state = {_present_name(k): v for k, v in state.items() if not k.startswith('teacher.')}
-    if any(_is_point(key, value) for key, value in state.items()):
-        raise ValueError(
-            'it holds an operating point (mmseg-ltmi choose --embed), which a stock model cannot '
-            'read: convert the checkpoint that it was made of, with --tau-test'
-        )
     places = [k.removesuffix('log_prior') for k in state if k.endswith(f'{READER}log_prior')]
     if not places:
-        raise ValueError(f'it has no LTMI head (no key ends in {READER}log_prior)')
-    heads = {place: _head_of(place, state) for place in places}
-    ours = (*(f'{head}contrast.' for head in heads.values()), READER)
-    stock = {k: v for k, v in state.items() if not k.startswith(ours) and f'.{READER}' not in k}
-    for place, head in heads.items():
+        raise ValueError(
+            f'it has no LTMI head (no key ends in {READER}log_prior). A stock checkpoint needs no '
+            'conversion: its scores are read as they are'
+        )
+    last = _last_head(state)
+    if READER not in places:  # in earlier versions the segmentor had the point of an LTMI head
+        state = {(last if k.startswith(READER) else '') + k: v for k, v in state.items()}
+    ours = (*(f'{place.removesuffix(READER)}contrast.' for place in places), READER)
+    stock = {
+        k: v
+        for k, v in state.items()
+        if not k.startswith(ours) and f'.{READER}' not in k and not k.endswith('.online_counts')
+    }
+    for place in places:
+        # With a stock head the segmentor has the reader.
+        head = last if place == READER else place.removesuffix(READER)
+        if head != last and head.startswith('decode_head.'):
+            continue  # the coarse head of a cascade, whose raw scores the next one takes
         bias = f'{head}conv_seg.bias'
         if bias not in stock:
-            raise ValueError(f'it has no {bias} to carry the shift: use the LTMI head')
-        stock[bias] = stock[bias] + _shift(state, place, len(stock[bias]), tau_test)
+            raise ValueError(
+                f'it has no {bias} to carry the shift (a cosine classifier, PointHead): it has no '
+                'stock form. Keep its config; docs/export.md says how to export it'
+            )
+        shift = _shift(state, place, len(stock[bias]), tau_test)
+        stock[bias] = (stock[bias] + shift).to(stock[bias].dtype)
     return stock
 
 
@@ -85,33 +100,36 @@ def _present_name(key: str) -> str:
     return key
 
 
-def _is_point(key: str, value: Tensor) -> bool:
-    if key.endswith(f'{READER}point_shift'):
-        return bool(value.any())
-    return key.endswith(f'{READER}iou') and not bool(value.isnan().any())
-
-
-def _head_of(place: str, state: dict[str, Tensor]) -> str:
-    """What the keys of the head begin with whose scores the reader at ``place`` reads."""
-    head = place.removesuffix(READER)
-    if head or any(key.startswith('conv_seg.') for key in state):
-        return head
-    # With a stock head the segmentor has the reader; the last of several heads predicts.
+def _last_head(state: dict[str, Tensor]) -> str:
+    """What the keys of the head that predicts begin with."""
     heads = [key.split('.') for key in state if key.startswith('decode_head.')]
+    if not heads:
+        return ''  # the state dict of a head
     last = max((int(parts[1]) for parts in heads if parts[1].isdigit()), default=None)
     return 'decode_head.' if last is None else f'decode_head.{last}.'
 
 
 def _shift(state: dict[str, Tensor], place: str, num_classes: int, tau_test: float) -> Tensor:
     reader = ScoreReader(num_classes, tau_test=tau_test)
+    found = {n: state[place + n] for n in reader.state_dict() if place + n in state}
     for name in ('natural_shift', 'log_prior'):
-        value, own = state.get(place + name), reader.get_buffer(name)
-        if value is None or value.shape != own.shape:
+        if name not in found or found[name].shape != (num_classes,):
             raise ValueError(
                 f'it has no {place}{name} of {num_classes} numbers, which an LTMI head writes: it '
                 'is incomplete'
             )
-        own.copy_(value)
+    reader.load_state_dict(found)
+    if reader.has_iou_rule:
+        raise ValueError(
+            'it holds the IoU rule as its operating point (mmseg-ltmi choose --embed), which a '
+            'stock model cannot read: convert the checkpoint that it was made of, with --tau-test, '
+            "or embed a tau (--choose 'tau by mIoU')"
+        )
+    if tau_test and reader.has_point:
+        raise ValueError(
+            'it holds an operating point (mmseg-ltmi choose --embed), which is converted with it: '
+            f'leave --tau-test out, which is {tau_test:g}'
+        )
     try:
         return reader.shift()
     except RuntimeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,24 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 NEEDED = 'it must be a state dict of tensors, or what training has written'
+
+
+def read_file(path: str | Path, where: str = '') -> Any:
+    """What a checkpoint file holds, on the CPU; arguments and errors of :func:`read_checkpoint`."""
+    try:
+        return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{where}{path} does not exist') from error
+    except Exception as error:  # whatever a broken file makes torch raise, OSError too
+        if isinstance(error, PermissionError) or (
+            isinstance(error, OSError) and not os.path.isfile(path)
+        ):
+            raise OSError(f'{where}{path} cannot be reached: {error}') from error
+        reason = f'{type(error).__name__}: {error}'
+        raise ValueError(
+            f'{where}{path} cannot be read as a checkpoint. It is truncated, is none, or asks for '
+            f'more than data, which is refused: write or download it again ({reason:.500})'
+        ) from error
 
 
 def read_checkpoint(path: str | Path, where: str = '') -> tuple[dict[str, Any], dict[str, Any]]:
@@ -25,18 +44,7 @@ def read_checkpoint(path: str | Path, where: str = '') -> tuple[dict[str, Any], 
         OSError: it cannot be reached.
         ValueError: it is truncated, is no checkpoint, or asks for more than data.
     """
-    try:
-        content = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f'{where}{path} does not exist') from error
-    except OSError as error:
-        raise OSError(f'{where}{path} cannot be reached: {error}') from error
-    except Exception as error:  # whatever a broken file makes torch raise
-        reason = f'{type(error).__name__}: {error}'
-        raise ValueError(
-            f'{where}{path} cannot be read as a checkpoint. It is truncated, is none, or asks for '
-            f'more than data, which is refused: write or download it again ({reason:.500})'
-        ) from error
+    content = read_file(path, where)
     state = content.get('state_dict', content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state:
         what = f'a {type(state).__name__}' if state else 'nothing'

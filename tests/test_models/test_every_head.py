@@ -18,6 +18,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from tiny import LOSS, total
 
+from mmseg_ltmi.apis.convert import to_stock
 from mmseg_ltmi.compat import _MissingOps
 from mmseg_ltmi.models.decode_heads import SUPPORTED_HEADS, UNSUPPORTED_HEADS, ltmi_head
 
@@ -156,6 +157,11 @@ def check_head(name):
     torch.testing.assert_close(shift, (prior / prior.sum()).log(), atol=1e-3, rtol=1e-3)
     if name != 'LightHamHead':  # its matrix decomposition starts from random bases
         torch.testing.assert_close(ours, raw + shift.view(1, -1, 1, 1), atol=2e-3, rtol=1e-3)
+    if name not in ('LightHamHead', 'PointHead'):  # the latter refines raw scores
+        plain.load_state_dict(to_stock(model.state_dict()), strict=True)
+        with torch.no_grad():
+            stock = plain.encode_decode(inputs, metas)
+        torch.testing.assert_close(stock, ours, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize('name', UNSUPPORTED_HEADS)

@@ -104,6 +104,21 @@ def test_a_checkpoint_carries_it_and_training_drops_it(point):
     assert not plain.reader.has_point
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize('ltmi', [True, False], ids=['ltmi', 'stock'])
+def test_other_dtypes_decide_the_same(ltmi, dtype):
+    # Neither the union of the last class nor a ratio of it is a number of float16.
+    tiny = replace(RULE, iou=(0.9, 0.3, 0.0), union=(0.9, 0.1, 1e-8))
+    for point in (None, TAU, tiny):
+        net = model(point, ltmi)
+        expected = predict(net, IMAGE).pred_sem_seg.data
+        found = predict(net.to(dtype), IMAGE.to(dtype)).pred_sem_seg.data
+        assert len(expected.unique()) > 1
+        assert (found == expected).float().mean() > 0.97  # rounding at ties
+        net.to(torch.float32)
+        assert (predict(net, IMAGE).pred_sem_seg.data == expected).float().mean() > 0.97
+
+
 def test_views_are_averaged_before_the_decision():
     net = model(RULE)
     tta = MODELS.build(dict(type='LTMISegTTAModel', module=net))

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from mmseg.registry import MODELS
-from tiny import segmentor
+from tiny import batch, segmentor
 
 from mmseg_ltmi.apis.convert import convert, to_stock
+from mmseg_ltmi.core import OperatingPoint
 
 TOOL = Path(__file__).parents[2] / 'tools/model_converters/ltmi_to_stock.py'
 COMMON = dict(in_channels=8, channels=8, num_classes=3, norm_cfg=dict(type='BN'))
@@ -68,22 +69,66 @@ def test_checkpoints_of_earlier_versions():
     whole = {f'decode_head.{key}': value for key, value in old.items()}
     whole |= {'decision.shift': torch.zeros(3), 'decision.iou': torch.full((3,), torch.nan)}
     whole['decision.union'] = whole['decision.iou']
-    expected = {
+    natural = to_stock(whole)
+    assert set(natural) == {
         f'decode_head.{key}' for key in MODELS.build(dict(type='FCNHead', **COMMON)).state_dict()
     }
-    assert set(to_stock(whole)) == expected
-    for name in ('decision.shift', 'decision.iou'):
-        with pytest.raises(ValueError, match='operating point'):
-            to_stock({**whole, name: torch.ones(3)})
+    point = torch.tensor([0.1, 0.3, 1.7])
+    bias = 'decode_head.conv_seg.bias'
+    torch.testing.assert_close(
+        to_stock({**whole, 'decision.shift': point})[bias], natural[bias] + point
+    )
+    with pytest.raises(ValueError, match='IoU rule'):
+        to_stock({**whole, 'decision.iou': torch.ones(3)})
 
 
 def test_a_student_becomes_a_stock_segmentor():
     student = MODELS.build(segmentor(type='DistilledEncoderDecoder', teacher=dict(type='EMA')))
     stock = MODELS.build(segmentor(ltmi=False))
     stock.load_state_dict(to_stock(student.state_dict()), strict=True)
-    student.reader.point_shift += 1
-    with pytest.raises(ValueError, match='operating point'):
-        to_stock(student.state_dict())
+
+
+@pytest.mark.parametrize('ltmi', [True, False])
+def test_an_operating_point_goes_along(ltmi):
+    log_prior = torch.tensor([0.80, 0.15, 0.04, 0.01]).log()
+    common = tuple('abcd'), tuple(log_prior.tolist())
+    model = MODELS.build(segmentor(ltmi=ltmi, type='LTMIEncoderDecoder'))
+    raw = model.state_dict()['decode_head.conv_seg.bias'].clone()
+    model.reader.set_point(OperatingPoint('tau', *common, tau=0.7))
+    bias = to_stock(model.state_dict())['decode_head.conv_seg.bias']
+    torch.testing.assert_close(bias, raw + 0.3 * log_prior, atol=1e-3, rtol=0)
+    with pytest.raises(ValueError, match='leave --tau-test out, which is 0.5'):
+        to_stock(model.state_dict(), 0.5)
+    rule = OperatingPoint('iou', *common, iou=(0.5,) * 4, union=(0.1,) * 4)
+    model.reader.set_point(rule)
+    with pytest.raises(ValueError, match='IoU rule.*with --tau-test, or embed a tau'):
+        to_stock(model.state_dict())
+
+
+def test_the_raw_scores_of_a_coarse_head_stay():
+    fcn = segmentor()['decode_head']
+    ocr = {k: v for k, v in fcn.items() if k not in ('num_convs', 'concat_input')}
+    ocr |= dict(type='LTMIOCRHead', ocr_channels=8)
+    options = dict(type='CascadeEncoderDecoder', num_stages=2)
+    state = MODELS.build(segmentor(decode_head=[fcn, ocr], **options)).state_dict()
+    found = to_stock(state)
+    coarse, last = (f'decode_head.{i}.conv_seg.bias' for i in range(2))
+    assert torch.equal(found[coarse], state[coarse])  # the next head takes them as in training
+    shift = state['decode_head.1.score_reader.natural_shift']
+    torch.testing.assert_close(found[last], state[last] + shift)
+
+
+def test_what_only_training_needs_is_left_out_and_dtypes_stay():
+    online = dict(type='LTMILoss', class_prior='online')
+    auxiliary = segmentor(index=0, head=dict(loss_decode=online, contrast=None))['decode_head']
+    options = dict(type='LTMIEncoderDecoder', auxiliary_head=auxiliary)
+    model = MODELS.build(segmentor(head=dict(loss_decode=online, contrast=dict()), **options))
+    model.train().loss(*batch())
+    found = to_stock(model.half().state_dict())
+    auxiliary = segmentor(ltmi=False, index=0)['decode_head']
+    stock = MODELS.build(segmentor(ltmi=False, auxiliary_head=auxiliary))
+    stock.load_state_dict(found, strict=True)
+    assert {v.dtype for v in found.values() if v.is_floating_point()} == {torch.float16}
 
 
 @pytest.mark.parametrize('cascade', [False, True])
@@ -106,13 +151,28 @@ def test_a_stock_head_under_a_segmentor_that_reads_its_scores(cascade):
 
 def test_cosine_classifier_has_no_stock_form():
     model = MODELS.build(segmentor(head=dict(classifier=dict(type='cosine'))))
-    with pytest.raises(ValueError, match='decode_head.conv_seg.bias to carry the shift'):
+    with pytest.raises(ValueError, match='decode_head.conv_seg.bias.*docs/export.md'):
         to_stock(model.state_dict())
+
+
+def test_the_file_keeps_its_meta_and_is_another_file(tmp_path):
+    meta = dict(dataset_meta=dict(classes=('a', 'b', 'c'), palette=[[0] * 3] * 3), iter=7)
+    content = dict(meta=meta, state_dict=ltmi_head().state_dict(), optimizer={}, message_hub={})
+    torch.save(content, tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match='a.pth is the checkpoint itself: name another file'):
+        convert(tmp_path / 'a.pth', tmp_path / 'x' / '..' / 'a.pth')
+    convert(tmp_path / 'a.pth', tmp_path / 'b.pth')
+    found = torch.load(tmp_path / 'b.pth')
+    assert found['meta'] == meta and set(found) == {'meta', 'state_dict'}
+    (tmp_path / 'a.pth').write_bytes((tmp_path / 'a.pth').read_bytes()[:500])
+    with pytest.raises(ValueError, match='a.pth cannot be read as a checkpoint. It is truncated'):
+        convert(tmp_path / 'a.pth', tmp_path / 'b.pth')
+    assert torch.load(tmp_path / 'b.pth')['meta'] == meta
 
 
 def test_what_is_no_ltmi_checkpoint_is_refused(tmp_path):
     torch.save(MODELS.build(dict(type='FCNHead', **COMMON)).state_dict(), tmp_path / 'a.pth')
-    with pytest.raises(ValueError, match='a.pth: it has no LTMI head'):
+    with pytest.raises(ValueError, match='a.pth: it has no LTMI head.*needs no conv'):
         convert(tmp_path / 'a.pth', tmp_path / 'b.pth')
     assert not (tmp_path / 'b.pth').exists()
     state = ltmi_head().state_dict()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +20,7 @@ class ScoreReader(nn.Module):
     an operating point, which is a tau or the IoU rule. Both at once are an error.
 
     What is known is in buffers, so that a checkpoint carries its own meaning. Where a checkpoint
-    has none of them, they stay as they are.
+    has none of them, they stay as they are. They stay float32, also in a model of half precision.
 
     Args:
         num_classes: C.
@@ -43,6 +45,8 @@ class ScoreReader(nn.Module):
     point_shift: Tensor
     iou: Tensor
     union: Tensor
+    is_read = False  # while whoever runs the network reads its scores
+    _natural_is_raw = True
 
     def __init__(self, num_classes: int, tau_test: float = 0.0) -> None:
         super().__init__()
@@ -87,6 +91,27 @@ class ScoreReader(nn.Module):
         self.iou.fill_(torch.nan)
         self.union.fill_(torch.nan)
         self._update_flags()
+
+    @property
+    def changes_scores(self) -> bool:
+        """Whether :meth:`forward` adds anything; current after ``eval()`` and after loading."""
+        return self.has_point or bool(self.tau_test) or not self._natural_is_raw
+
+    def train(self, mode: bool = True) -> ScoreReader:
+        super().train(mode)
+        if not mode and not self.iou.is_meta:
+            self._update_flags()
+        return self
+
+    def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> ScoreReader:
+        # To another device, but to no other dtype: the union of a rare class is 0 in float16.
+        own = dict(self.named_buffers())
+        super()._apply(fn, *args, **kwargs)
+        for name, buffer in own.items():
+            moved = self.get_buffer(name)
+            if moved.dtype != buffer.dtype:
+                self._buffers[name] = buffer.to(moved.device)
+        return self
 
     def check(self) -> None:
         """Raise ValueError where ``tau_test`` and an operating point contradict each other."""
@@ -141,3 +166,4 @@ class ScoreReader(nn.Module):
         self.has_iou_rule = not bool(self.iou.isnan().any())
         self.has_point = self.has_iou_rule or bool(self.point_shift.any())
         self.has_shift = not bool(self.natural_shift.isnan().any())
+        self._natural_is_raw = not bool(self.natural_shift.nan_to_num(nan=0.0).any())

@@ -15,6 +15,7 @@ from .ltmi_segmentors import (
     last_head,
     reader_prefix,
 )
+from .read_scores import ReadScores
 from .teacher import EMATeacher, FrozenTeacher, Teacher
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     'LTMICascadeEncoderDecoder',
     'LTMIEncoderDecoder',
     'LTMISegTTAModel',
+    'ReadScores',
     'ScoreReadingMixin',
     'Teacher',
     'TeacherMixin',

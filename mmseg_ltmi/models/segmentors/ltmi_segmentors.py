@@ -14,8 +14,10 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_ltmi.core.posterior import OperatingPoint, ScoreReader, losses_of, stated_shift
+from mmseg_ltmi.core.priors import PriorBuffer
 from mmseg_ltmi.core.state_dict_hooks import before_load, rename_keys
 from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
+from mmseg_ltmi.models.raw_scores import warn_where_exported
 
 # A mixin in fact; to the type checker a segmentor, whose methods it extends.
 _Segmentor: Any = EncoderDecoder if TYPE_CHECKING else object
@@ -31,6 +33,9 @@ class ScoreReadingMixin(_Segmentor):
     the size of the original image, after windows are joined. An LTMI head has the ScoreReader; with
     a stock head the segmentor has it, as ``score_reader.*`` in the state dict. A checkpoint without
     loads too.
+
+    ``model(images)``, which is ``mode='tensor'``, gives raw scores at the head's resolution. So
+    would a traced or exported model: docs/export.md says how to export one whose scores are read.
 
     Args:
         operating_point: file of ``mmseg-ltmi choose`` or its content; None reads the natural
@@ -87,6 +92,15 @@ class ScoreReadingMixin(_Segmentor):
             self._update_own_reader()
         return losses
 
+    def _forward(self, *args: Any, **kwargs: Any) -> Any:
+        warn_where_exported(getattr(self, 'score_reader', None))  # an LTMI head warns by itself
+        return super()._forward(*args, **kwargs)
+
+    def encode_decode(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The plain segmentor's; of a stock head raw scores, which :meth:`predict` then reads."""
+        warn_where_exported(getattr(self, 'score_reader', None))
+        return super().encode_decode(*args, **kwargs)
+
     def postprocess_result(self, seg_logits: Tensor, data_samples: Any = None) -> Any:
         """Data samples with ``seg_logits`` and the decision in ``pred_sem_seg``."""
         if self.out_channels == 1:
@@ -97,6 +111,10 @@ class ScoreReadingMixin(_Segmentor):
         if not isinstance(last_head(self), LTMIHeadMixin):  # which has read them
             if not reader.has_shift:  # the prior may have come since
                 self._update_own_reader()
+            if not reader.has_shift:  # and a prior file that would say it may be missing
+                for module in last_head(self).modules():
+                    if isinstance(module, PriorBuffer):
+                        module.check_found()
             seg_logits = reader(seg_logits)
         samples = super().postprocess_result(seg_logits, data_samples)
         if reader.has_iou_rule:
