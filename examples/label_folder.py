@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from mmseg_ltmi.core import ClassPrior
-from mmseg_ltmi.core.posterior import decision_areas, labels_or_spare
+from mmseg_ltmi.core.posterior import class_scores, decision_areas, labels_or_spare
 from mmseg_ltmi.core.shapes import NAMES, draw_split
 
 IGNORE = 255
@@ -153,13 +153,13 @@ def decide(model: nn.Sequential, images: Tensor) -> Tensor:
 
 
 def class_iou(model: nn.Sequential, data: LabelFolder, num_classes: int, device: str) -> Tensor:
-    """IoU of each class in percent, (C,); NaN for a class that neither occurs nor is decided."""
+    """IoU of each class in percent, (C,); NaN for a class that has no label."""
     areas = torch.zeros(4, num_classes, dtype=torch.float64)
     for image, label in DataLoader(data):
         decision = decide(model, image.to(device)).cpu().flatten()
         label = labels_or_spare(label.flatten(), num_classes, IGNORE)
         areas += decision_areas(decision, label, num_classes)
-    return 100 * areas[0] / areas[1]
+    return class_scores(areas)[0]
 
 
 def print_scores(model: nn.Sequential, data: Data, device: str) -> None:

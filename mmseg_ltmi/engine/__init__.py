@@ -5,6 +5,17 @@ from mmseg_ltmi.compat import require_openmmlab
 require_openmmlab()
 
 from .cpu_runner import CPURunner  # noqa: E402
-from .hooks import ClassPriorHook, ContrastWarmupHook, StepSeedHook  # noqa: E402
+from .hooks import (  # noqa: E402
+    ClassPriorHook,
+    ContrastWarmupHook,
+    LongTailVisualizationHook,
+    StepSeedHook,
+)
 
-__all__ = ['CPURunner', 'ClassPriorHook', 'ContrastWarmupHook', 'StepSeedHook']
+__all__ = [
+    'CPURunner',
+    'ClassPriorHook',
+    'ContrastWarmupHook',
+    'LongTailVisualizationHook',
+    'StepSeedHook',
+]

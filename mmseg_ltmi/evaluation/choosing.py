@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,13 +28,28 @@ def curve(areas: Tensor, prior: ClassPrior) -> list[dict[str, float]]:
 
 
 def best_tau(curve: list[dict[str, float]], criterion: str) -> int:
-    """Place of the first tau with the highest value."""
+    """Place of the first tau with the highest value; 0 where all are unknown."""
     values = torch.tensor([row[criterion] for row in curve])
     return int(values.nan_to_num(nan=-1.0).argmax())
 
 
-def candidates(metric: OperatingPointMetric) -> dict[str, OperatingPoint]:
-    """Natural argmax, the best tau by each criterion, and the IoU rule, by name."""
+def check_choice(choice: str, curve: list[dict[str, float]], split: str) -> None:
+    """Raise ValueError where the score that the choice goes by is unknown at every tau."""
+    criterion = CRITERIA.get(choice)
+    if criterion and all(row[criterion] != row[criterion] for row in curve):
+        raise ValueError(
+            f'{choice!r} cannot be chosen: no class that {criterion} is of has a label in the '
+            f'{split} split. Choose by another score, or on another split'
+        )
+
+
+def candidates(
+    metric: OperatingPointMetric, advance: Callable[[], None] = lambda: None
+) -> dict[str, OperatingPoint]:
+    """Natural argmax, the best tau by each criterion, and the IoU rule, by name.
+
+    ``advance`` is called when the rule is fitted, which takes long.
+    """
     prior = metric.prior
     common: dict[str, Any] = dict(
         classes=prior.names,
@@ -45,6 +61,7 @@ def candidates(metric: OperatingPointMetric) -> dict[str, OperatingPoint]:
         tau = metric.taus[best_tau(measured_taus, criterion)]
         found[name] = OperatingPoint('tau', tau=tau, **common)
     rule = metric.fit()
+    advance()
     found['IoU rule'] = OperatingPoint(
         'iou', iou=tuple(rule.iou.tolist()), union=tuple(rule.union.tolist()), **common
     )
@@ -74,11 +91,13 @@ def measured_per_image(
     return at_taus | metric.rule_image_miou
 
 
-def cross_fitted(metric: OperatingPointMetric) -> dict[str, Tensor]:
+def cross_fitted(
+    metric: OperatingPointMetric, advance: Callable[[], None] = lambda: None
+) -> dict[str, Tensor]:
     """Areas (4, C) of each criterion, chosen on all folds but one and measured on that one.
 
     The taus are measured on every pixel, the IoU rule on the sample, whose weights make its areas
-    unbiased. Rules that need no choice follow as they are.
+    unbiased. Rules that need no choice follow as they are. ``advance`` is called after each fold.
     """
     prior = metric.prior
     total = {
@@ -97,4 +116,5 @@ def cross_fitted(metric: OperatingPointMetric) -> dict[str, Tensor]:
         total['IoU rule'] += decision_areas(
             decision, sample.label, prior.num_classes, sample.weight.double()
         )
+        advance()
     return total | metric.rule_areas

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from mmseg_ltmi.core.class_names import distinct_names
 from mmseg_ltmi.core.posterior import labels_or_spare
 
 
@@ -80,8 +81,10 @@ def explain(confusion: Tensor, names: Sequence[str], most: int = 2) -> list[dict
         and ``missed_to``, the ``most`` that take most of them; ``false``, share of its predictions
         that are others' pixels, and ``false_from``; ``near``, share of both kinds of error near
         boundaries, ``IoU_away``, the IoU of the pixels away from them. Percent; ``nan`` where there
-        is nothing to divide by.
+        is nothing to divide by, and for both IoU of a class without a label there, as in
+        :func:`class_rows`.
     """
+    names = distinct_names(names)
     total = confusion.sum(0).double()
     errors = confusion.double() * (1 - torch.eye(total.shape[0], dtype=torch.float64))
     labelled, predicted = total.sum(1), total.sum(0)
@@ -95,13 +98,13 @@ def explain(confusion: Tensor, names: Sequence[str], most: int = 2) -> list[dict
         rows.append(
             {
                 'class': name,
-                'IoU': _percent(hit, labelled[c] + predicted[c] - hit),
+                'IoU': _iou(hit, labelled[c], predicted[c]),
                 'missed': _percent(missed.sum(), labelled[c]),
                 'missed_to': _largest(missed / labelled[c], names, most),
                 'false': _percent(false.sum(), predicted[c]),
                 'false_from': _largest(false / predicted[c], names, most),
                 'near': _percent(of_both[1], of_both.sum()),
-                'IoU_away': _percent(hit_away, away[c].sum() + away[:, c].sum() - hit_away),
+                'IoU_away': _iou(hit_away, away[c].sum(), away[:, c].sum()),
             }
         )
     return rows
@@ -109,6 +112,10 @@ def explain(confusion: Tensor, names: Sequence[str], most: int = 2) -> list[dict
 
 def _percent(part: Tensor, whole: Tensor) -> float:
     return float(100 * part / whole)
+
+
+def _iou(hit: Tensor, labelled: Tensor, predicted: Tensor) -> float:
+    return _percent(hit, labelled + predicted - hit) if labelled else float('nan')
 
 
 def _largest(shares: Tensor, names: Sequence[str], most: int) -> dict[str, float]:

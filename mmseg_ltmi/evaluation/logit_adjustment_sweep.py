@@ -16,12 +16,21 @@ from mmseg_ltmi.core.priors import ClassPrior
 from mmseg_ltmi.prior_message import announced_prior
 
 from .metric_prior import check_log_prior, read_metric_prior
-from .per_class import COLUMNS, check_suffix, class_rows, group_means, overall_means, write_rows
+from .per_class import (
+    COLUMNS,
+    check_suffix,
+    class_rows,
+    group_means,
+    number,
+    overall_means,
+    what_is_left_out,
+    write_rows,
+)
 
 
 @METRICS.register_module()
 class LogitAdjustmentSweep(IoUMetric):
-    """mIoU, mAcc and the groups at several ``tau_test``.
+    """mIoU, mAcc and the groups at several ``tau_test``, as LongTailIoUMetric has them.
 
     It reads ``seg_logits`` as the natural log-posterior, which LTMI heads give at their default
     ``tau_test=0`` and stock heads trained with plain cross-entropy always give.
@@ -92,13 +101,19 @@ class LogitAdjustmentSweep(IoUMetric):
         """``tau<value>/mIoU``, ``/mAcc``, ``/mIoU_tail``, ... in percent."""
         areas = torch.stack(results).sum(0)  # int64
         metrics: dict[str, float] = {}
+        rows: list[dict[str, Any]] = []
         table = PrettyTable(['tau_test', 'mIoU', 'head', 'medium', 'tail', 'mAcc'])
         for tau, area in zip(self.taus, areas, strict=True):
             rows = class_rows(area, self.dataset_meta['classes'], self.prior())
             means = overall_means(rows) | group_means(rows)
             metrics.update({f'tau{tau:g}/{key}': value for key, value in means.items()})
-            table.add_row([f'{tau:g}', *(means.get(column, '-') for column in COLUMNS)])
+            table.add_row([f'{tau:g}', *(number(means.get(column)) for column in COLUMNS)])
             if self.per_class_file is not None:
                 write_rows(rows, self.per_class_file.format(tau=f'{tau:g}'))
-        print_log(f'operating points:\n{table.get_string()}', MMLogger.get_current_instance())
+        text = f'operating points:\n{table.get_string()}'
+        # Which classes have a label is the same at each tau; what is predicted is not.
+        absent = [{**row, 'predicted': 0} for row in rows]
+        if left_out := what_is_left_out(absent):
+            text += f'\n{left_out}'
+        print_log(text, MMLogger.get_current_instance())
         return metrics

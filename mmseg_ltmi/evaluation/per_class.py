@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmseg_ltmi.core.class_names import distinct_names
 from mmseg_ltmi.core.json_file import write_json
+from mmseg_ltmi.core.posterior import class_scores
 from mmseg_ltmi.core.priors import ClassGroups, ClassPrior, build_class_prior
+
+from .metric_prior import check_classes
 
 GROUPS = ClassGroups._fields
 SCORES = ('IoU', 'Acc', 'Precision')
@@ -21,7 +25,7 @@ COLUMNS = ('mIoU', 'mIoU_head', 'mIoU_medium', 'mIoU_tail', 'mAcc')
 
 def class_rows(
     areas: torch.Tensor,
-    classes: Sequence[str],
+    classes: Sequence[Any],
     class_prior: Any = None,
     image_counts: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
@@ -29,7 +33,7 @@ def class_rows(
 
     Args:
         areas: (4, C) intersection, union, prediction and label pixels, summed over the images.
-        classes: C names.
+        classes: C names; rows have them as :func:`distinct_names` makes them.
         class_prior: what ranks the classes; None ranks them by the evaluated labels.
         image_counts: (C,) evaluated images that hold each class, for ``class_prior=None``.
 
@@ -43,24 +47,18 @@ def class_rows(
     Raises:
         ValueError: the prior is not C long, or names other classes.
     """
-    intersect, union, predicted, label = areas.double().numpy()
+    intersect, _, predicted, label = areas.double().numpy()
     if class_prior is None:
         # Where nothing is labelled all classes rank alike, and all scores are nan.
         counts = label.astype(np.int64) if label.any() else np.ones(len(label), np.int64)
         prior = ClassPrior(counts, image_counts=image_counts)
     else:
         prior = build_class_prior(class_prior, len(classes), "the metric's class_prior")
-    if prior.classes is not None and prior.classes != tuple(classes):
-        raise ValueError(
-            f"the metric's class_prior ({prior.source}) has other classes, or the same in another "
-            f'order, than the data set: {prior.classes} against {tuple(classes)}'
-        )
+    check_classes(prior, [str(name) for name in classes])
     group = _group_of_class(prior.groups())
     has_images = prior.image_counts is not None
     image_group = _group_of_class(prior.groups(by='images')) if has_images else {}
-    with np.errstate(invalid='ignore', divide='ignore'):
-        scores = 100 * intersect / np.stack([union, label, predicted])
-    scores[:, label == 0] = np.nan
+    scores = class_scores(areas).numpy()
     probs = prior.probs(0)
     return [
         {
@@ -73,7 +71,7 @@ def class_rows(
             'intersection': int(intersect[c]),
             **{key: float(score[c]) for key, score in zip(SCORES, scores, strict=True)},
         }
-        for c, name in enumerate(classes)
+        for c, name in enumerate(distinct_names(classes))
     ]
 
 
@@ -115,6 +113,25 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {name: means.get(name, float('nan')) for name in COLUMNS}
 
 
+def what_is_left_out(rows: Sequence[dict[str, Any]]) -> str:
+    """A sentence on the classes without a label, which no mean counts; '' if there is none."""
+    absent = [row for row in rows if row['pixels'] == 0]
+    if not absent:
+        return ''
+    if len(absent) == len(rows):
+        return 'no evaluated pixel is labelled with a class: every score is unknown, nan'
+    names = ', '.join(
+        row['class'] + (f' ({row["predicted"]} pixels predicted)' if row.get('predicted') else '')
+        for row in absent
+    )
+    return f'without a pixel in the evaluated labels, and left out: {names}'
+
+
+def number(value: float | None) -> str:
+    """Two decimals, or '-' for a score that is unknown."""
+    return '-' if value is None or np.isnan(value) else f'{value:.2f}'
+
+
 def write_rows(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
     """Write the rows as ``.json`` (``nan`` becomes null) or ``.csv`` (``nan`` becomes empty)."""
     path = Path(path)
@@ -123,7 +140,7 @@ def write_rows(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
         write_json(path, clean)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open('w', newline='') as file:
+    with path.open('w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, list(clean[0]))
         writer.writeheader()
         writer.writerows(clean)

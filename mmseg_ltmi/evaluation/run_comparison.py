@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .per_class import COLUMNS, summary
+from mmseg_ltmi.core.class_names import one_line
+
+from .per_class import COLUMNS, number, summary, what_is_left_out
 
 SEED = re.compile(r'[-_.](?:seed|s)[-_]?(\d+)$')
 """What the name of a run ends in when runs differ by seed only: -seed0, _s1, .seed_2."""
@@ -46,7 +48,7 @@ class Interval(NamedTuple):
     number: int
 
     def __str__(self) -> str:
-        return f'{self.mean:.2f}' + ('' if np.isnan(self.half) else f' ± {self.half:.2f}')
+        return number(self.mean) + ('' if np.isnan(self.half) else f' ± {self.half:.2f}')
 
 
 def read_run(path: str | Path, pattern: re.Pattern = SEED, reading: str = '') -> ScoredRun:
@@ -85,10 +87,10 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     numbers = ('prior', 'pixels', 'IoU', 'Acc', 'Precision')
     try:
         if file.suffix == '.csv':
-            with file.open(newline='') as stream:
+            with file.open(newline='', encoding='utf-8') as stream:
                 rows: list = list(csv.DictReader(stream))
         else:
-            rows = json.loads(file.read_text())
+            rows = json.loads(file.read_text(encoding='utf-8'))
         for row in rows:
             row |= {k: float('nan' if row[k] in (None, '') else row[k]) for k in numbers}
             _ = row['class'], row['group']
@@ -153,9 +155,29 @@ def differences(runs: Sequence[ScoredRun], base: Sequence[ScoredRun]) -> dict[st
 
 
 def mean_rows(runs: Sequence[ScoredRun]) -> list[dict[str, Any]]:
-    """Rows of the first run with the IoU averaged over all of them."""
-    iou = np.array([[row['IoU'] for row in run.rows] for run in runs]).mean(0)
-    return [{**row, 'IoU': float(v)} for row, v in zip(runs[0].rows, iou, strict=True)]
+    """Rows of the first run with the mean ``IoU`` of all, and half its interval, ``IoU_half``."""
+    return _with_iou(runs[0].rows, [_iou_of(run) for run in runs])
+
+
+def difference_rows(runs: Sequence[ScoredRun], base: Sequence[ScoredRun]) -> list[dict[str, Any]]:
+    """As :func:`mean_rows`, of the IoU minus the base's: paired as in :func:`differences`."""
+    of_base = {run.seed: _iou_of(run) for run in base}
+    pairs = [_iou_of(run) - of_base[run.seed] for run in runs if run.seed in of_base]
+    if not pairs:
+        pairs = [np.mean([_iou_of(run) for run in runs], 0) - np.mean(list(of_base.values()), 0)]
+    return _with_iou(base[0].rows, pairs)
+
+
+def _iou_of(run: ScoredRun) -> np.ndarray:
+    return np.array([row['IoU'] for row in run.rows])
+
+
+def _with_iou(rows: Sequence[dict[str, Any]], iou: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+    of_class = [interval(values.tolist()) for values in np.stack(iou, 1)]
+    return [
+        {**row, 'IoU': found.mean, 'IoU_half': found.half}
+        for row, found in zip(rows, of_class, strict=True)
+    ]
 
 
 def across_readings(
@@ -170,15 +192,20 @@ def across_readings(
     names = dict.fromkeys(name for groups in readings.values() for name in groups)
     lines = ['| run | seeds | ' + ' | '.join(readings) + ' |', '| --- ' * (2 + len(readings)) + '|']
     for name in names:
-        number, cells = 0, []
+        seeds, cells = 0, []
         for groups in readings.values():
             runs = groups.get(name, [])
-            number = max(number, len(runs))
+            seeds = max(seeds, len(runs))
             values = means(runs) if runs else {}
             cells.append(' / '.join(str(values[column]) for column in columns if values))
-        lines.append(f'| {name} | {number} | ' + ' | '.join(cells) + ' |')
+        lines.append(f'| {cell(name)} | {seeds} | ' + ' | '.join(cells) + ' |')
     title = ' / '.join(column.replace('mIoU_', '') for column in columns)
     return '\n'.join([f'{title} in %, mean ± 95 % interval over seeds.', '', *lines])
+
+
+def cell(text: str) -> str:
+    """A text as a cell of a Markdown table shows it."""
+    return one_line(text).replace('|', r'\|')
 
 
 def markdown(groups: dict[str, list[ScoredRun]]) -> str:
@@ -188,16 +215,15 @@ def markdown(groups: dict[str, list[ScoredRun]]) -> str:
     lines = ['IoU and accuracy in %, mean ± 95 % interval over seeds.', '', head, rule]
     for name, runs in groups.items():
         cells = ' | '.join(str(value) for value in means(runs).values())
-        lines.append(f'| {name} | {len(runs)} | {cells} |')
+        lines.append(f'| {cell(name)} | {len(runs)} | {cells} |')
     first, *others = groups
     if others:
-        lines += ['', f'Difference to {first}, paired by seed.', '']
+        lines += ['', f'Difference to {one_line(first)}, paired by seed.', '']
         lines += [head.replace('seeds', 'pairs'), rule]
     for name in others:
         change = differences(groups[name], groups[first])
         cells = ' | '.join(('+' if v.mean >= 0 else '') + str(v) for v in change.values())
-        lines.append(f'| {name} | {change["mIoU"].number or "none"} | {cells} |')
-    absent = [row['class'] for row in groups[first][0].rows if row['pixels'] == 0]
-    if absent:
-        lines += ['', f'Without a pixel in the evaluated labels, left out: {", ".join(absent)}.']
+        lines.append(f'| {cell(name)} | {change["mIoU"].number or "none"} | {cells} |')
+    if left_out := what_is_left_out([{**row, 'predicted': 0} for row in groups[first][0].rows]):
+        lines += ['', f'{left_out[0].upper()}{left_out[1:]}.']
     return '\n'.join(lines)

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
+import numpy as np
 
-SHOWN = {
-    'mIoU': ('mIoU', '#000000'),
-    'mIoU_tail': ('tail mIoU', '#D55E00'),
-    'mAcc': ('mAcc', '#0072B2'),
-}  # Okabe and Ito's colours
+from .canvas import FAINT, STYLES, canvas
+
+SHOWN = {'mIoU': 'mIoU', 'mIoU_tail': 'tail mIoU', 'mAcc': 'mAcc'}
+JUDGING, CHOOSING, RULE = (STYLES[i][0] for i in (1, 2, 3))
+
+Summary = Mapping[str, float]
 
 
 def plot_operating_points(
     taus: Sequence[float],
-    select: Sequence[dict[str, float]],
-    report: Sequence[dict[str, float]] | None,
-    rule: dict[str, float],
+    select: Sequence[Summary],
+    report: Sequence[Summary] | None,
+    rule: Summary,
     path: str | Path,
 ) -> None:
-    """mIoU, tail mIoU and mAcc over tau_test, and the IoU rule as level lines, as PNG.
+    """mIoU, tail mIoU and mAcc over tau_test, a panel each, and the IoU rule's as a level, as PNG.
 
     Args:
         taus: T values.
@@ -30,20 +31,41 @@ def plot_operating_points(
         rule: summary of the IoU rule on the split that judges.
         path: file to write.
     """
-    figure = Figure(figsize=(7, 4.5), layout='constrained')
-    axes = figure.subplots()
-    for key, (name, colour) in SHOWN.items():
-        solid = select if report is None else report
-        axes.plot(taus, [row[key] for row in solid], color=colour, label=name)
-        if report is not None:
-            axes.plot(taus, [row[key] for row in select], color=colour, alpha=0.45, ls='--')
-        axes.axhline(rule[key], color=colour, lw=1, ls=':')
-    axes.plot([], [], color='#777777', ls=':', label='IoU rule')
-    if report is not None:
-        axes.plot([], [], color='#777777', ls='--', label='selection split')
-    axes.set_xlabel('tau_test (0 natural, 1 balanced)')
-    axes.set_ylabel('[%]')
-    axes.set_xlim(min(taus), max(taus))
-    axes.grid(alpha=0.3)
-    figure.legend(loc='outside right center')
-    figure.savefig(path, dpi=150)
+    with canvas(path, 10, 3.6) as figure:
+        panels = figure.subplots(1, len(SHOWN))
+        for axes, (key, name) in zip(panels, SHOWN.items(), strict=True):
+            chosen = np.array([row[key] for row in select])
+            # Wide below and narrow above, so that both are seen where they agree.
+            if report is not None:
+                judged = np.array([row[key] for row in report])
+                axes.plot(taus, judged, color=JUDGING, lw=4, alpha=0.5, label='split that judges')
+            axes.plot(taus, chosen, color=CHOOSING, lw=1.5, label='split that chooses')
+            axes.axhline(rule[key], color=RULE, lw=1.5, ls=':', label='IoU rule, where it judges')
+            if np.isnan(chosen).all():
+                axes.text(
+                    0.5, 0.5, 'no class of these has a label', color=FAINT, ha='center',
+                    transform=axes.transAxes,
+                )  # fmt: skip
+                axes.set_yticks([])
+            else:
+                best = int(np.nanargmax(chosen))
+                dot = dict(color=CHOOSING, ms=6, label='best where it chooses')
+                axes.plot(taus[best], chosen[best], 'o', **dot)
+                axes.annotate(
+                    f'{taus[best]:g}', (taus[best], chosen[best]), xytext=(0, 6), ha='center',
+                    textcoords='offset points', color=CHOOSING, fontsize=9,
+                )  # fmt: skip
+            axes.margins(y=0.12)
+            axes.set_title(f'{name} [%]', fontsize=10)
+            axes.set_xlabel('tau_test')
+            axes.set_xlim(min(taus), max(taus) + 1e-9)
+            axes.grid(alpha=0.3)
+        figure.supxlabel('tau_test = 0 is the natural decision, 1 the balanced one', fontsize=9)
+        entries = dict(zip(*reversed(_legend_of(panels)), strict=True))
+        figure.legend(entries.values(), entries.keys(), loc='outside upper center', ncols=4)
+
+
+def _legend_of(panels: Sequence) -> tuple[list, list]:
+    # Of all panels: one may lack an entry.
+    pairs = [axes.get_legend_handles_labels() for axes in panels]
+    return [h for handles, _ in pairs for h in handles], [n for _, names in pairs for n in names]

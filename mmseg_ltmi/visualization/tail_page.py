@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
-OKABE_ITO = ('#E69F00', '#56B4E9', '#009E73', '#F0E442', '#0072B2', '#D55E00', '#CC79A7')
+from mmseg_ltmi.core.class_names import distinct_names
+
+from .canvas import canvas, colours, label_of
+
+MOST_SCORES = 6
+"""In the title of a picture."""
 
 
 class TailImage(NamedTuple):
@@ -33,57 +34,74 @@ def draw_tail_page(
     rows: Sequence[TailImage],
     tail: Sequence[int],
     classes: Sequence[str],
-    path: str | Path,
+    path: str | Path | IO[bytes],
     ignore_index: int = 255,
 ) -> None:
     """Image, label and predictions side by side, a row an image, as PNG.
 
     Args:
         rows: images that hold the tail classes.
-        tail: classes in colour.
+        tail: classes in colour, the rarest first; those that are in no map have no entry.
         classes: C names.
         path: file to write.
         ignore_index: label that is drawn black and takes no part in the IoU under a prediction.
     """
-    colours = _colours(len(tail))
+    # A class has the same colour in each page, but an entry only where it occurs.
+    of_tail = dict(zip(tail, colours(len(tail)), strict=True))
+    drawn = {c for row in rows for classed in row.maps.values() for c in np.unique(classed)}
+    classes = distinct_names(classes)
+    shown = [(label_of(classes[c], 20), of_tail[c]) for c in tail if c in drawn]
+    shown += [('other classes', '#cccccc')]
+    shown += [('no label', '#000000')] * (ignore_index in drawn)
     columns = 1 + len(rows[0].maps)
     height, width = rows[0].image.shape[:2]
-    figure = Figure(
-        figsize=(3.4 * columns, (3.4 * height / width + 0.45) * len(rows) + 0.6),
-        layout='constrained',
-    )
-    grid = figure.subplots(len(rows), columns, squeeze=False)
-    for axes, row in zip(grid, rows, strict=True):
-        label = next(iter(row.maps.values()))
-        axes[0].imshow(row.image)
-        axes[0].set_title(row.name, fontsize=8)
-        for place, (title, classed) in enumerate(row.maps.items()):
-            axis = axes[place + 1]
-            axis.imshow(_overlay(row.image, classed, tail, colours, ignore_index))
-            scores = '' if place == 0 else _scores(classed, label, tail, classes, ignore_index)
-            axis.set_title(f'{title}{scores}', fontsize=8)
-        for axis in axes:
-            axis.axis('off')
-    patches = [Patch(color=colours[i], label=classes[c]) for i, c in enumerate(tail)]
-    figure.legend(handles=patches, loc='outside upper center', ncols=min(len(tail), 8), fontsize=9)
-    figure.savefig(path, dpi=110)
+    entries = min(2 * columns, 8)  # of a line of the legend
+    inches = (3.4 * height / width + 0.6) * len(rows) + 0.3 + 0.2 * -(-len(shown) // entries)
+    with canvas(path, 3.4 * columns, inches, dpi=110) as figure:
+        grid = figure.subplots(len(rows), columns, squeeze=False)
+        for axes, row in zip(grid, rows, strict=True):
+            label = next(iter(row.maps.values()))
+            axes[0].imshow(row.image)
+            axes[0].set_title(label_of(row.name, 40), fontsize=8)
+            for place, (title, classed) in enumerate(row.maps.items()):
+                axis = axes[place + 1]
+                axis.imshow(_overlay(row.image, classed, of_tail, ignore_index))
+                scores = '' if place == 0 else _scores(classed, label, tail, classes, ignore_index)
+                axis.set_title(f'{label_of(title, 40)}{scores}', fontsize=8)
+            for axis in axes:
+                axis.axis('off')
+        for name, colour in shown:
+            grid[0, 0].fill([], [], color=colour, label=name)
+        figure.legend(loc='outside upper center', ncols=entries, fontsize=8)
 
 
-def _colours(number: int) -> list:
-    if number <= len(OKABE_ITO):
-        return list(OKABE_ITO[:number])
-    return [colormaps['turbo'](i / (number - 1)) for i in range(number)]
+def choose_images(counts: np.ndarray, number: int) -> list[int]:
+    """In turn for each class, the image that holds most of it and is not chosen yet.
+
+    Args:
+        counts: int64 (images, classes that are looked for).
+        number: of images, at most.
+    """
+    counts = counts.copy()
+    chosen: list[int] = []
+    while len(chosen) < number and counts.any():
+        for column in range(counts.shape[1]):
+            best = int(counts[:, column].argmax())
+            if counts[best, column] and len(chosen) < number:
+                chosen.append(best)
+                counts[best] = 0
+    return chosen
 
 
 def _overlay(
-    image: np.ndarray, classed: np.ndarray, tail: Sequence[int], colours: list, ignore_index: int
+    image: np.ndarray, classed: np.ndarray, of_tail: dict[int, str], ignore_index: int
 ) -> np.ndarray:
     # Grey and faint, so that only the tail has colour.
     grey = image.mean(2, keepdims=True).repeat(3, 2)
     drawn = (0.6 * grey + 0.4 * 255).astype(np.uint8)
     drawn[classed == ignore_index] = 0
-    for c, colour in zip(tail, colours, strict=True):
-        drawn[classed == c] = np.round(255 * np.array(to_rgb(colour)))
+    for c, colour in of_tail.items():
+        drawn[classed == c] = list(bytes.fromhex(colour[1:]))
     return drawn
 
 
@@ -94,13 +112,15 @@ def _scores(
     classes: Sequence[str],
     ignore_index: int,
 ) -> str:
-    """IoU in this image of the tail classes that it holds, three to a line."""
+    """IoU in this image of the tail classes that it holds, three to a line, the first of many."""
     valid = label != ignore_index
     texts = []
     for c in tail:
         of_label, of_prediction = (label == c) & valid, (prediction == c) & valid
         if of_label.any():
             iou = (of_label & of_prediction).sum() / (of_label | of_prediction).sum()
-            texts.append(f'{classes[c]} {100 * iou:.0f}')
+            texts.append(f'{label_of(classes[c], 16)} {100 * iou:.0f}')
+    if len(texts) > MOST_SCORES:
+        texts[MOST_SCORES:] = [f'and {len(texts) - MOST_SCORES} more']
     lines = [', '.join(texts[i : i + 3]) for i in range(0, len(texts), 3)]
     return '\nIoU [%]: ' + '\n'.join(lines) if texts else ''

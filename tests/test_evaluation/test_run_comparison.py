@@ -9,6 +9,7 @@ import pytest
 
 from mmseg_ltmi.evaluation.run_comparison import (
     by_name,
+    difference_rows,
     differences,
     interval,
     markdown,
@@ -68,6 +69,12 @@ def test_seeds_form_a_row_and_differences_are_paired(tmp_path):
     change = differences(groups['ltmi'], groups['ce'])['mIoU_tail']
     assert change.mean == 5 and change.half == pytest.approx(4.303 / 3**0.5, abs=1e-3)
     assert [row['IoU'] for row in mean_rows(groups['ce'])] == [90, 50, 20]
+    rows = difference_rows(groups['ltmi'], groups['ce'])
+    assert [row['IoU'] for row in rows] == [0, 0, 5]
+    assert [row['IoU_half'] for row in rows] == pytest.approx([0, 0, 4.303 / 3**0.5], abs=1e-3)
+    assert mean_rows(groups['ce'])[2]['IoU_half'] == pytest.approx(24.843, abs=1e-2)
+    unpaired = difference_rows(groups['ltmi'][:1], groups['ce'][1:])
+    assert unpaired[2]['IoU'] == 16 - 25 and unpaired[2]['IoU_half'] != unpaired[2]['IoU_half']
     assert '| ltmi | 3 | +1.67 ± 0.82 | +0.00 ± 0.00 | +0.00 ± 0.00 | +5.00' in markdown(groups)
 
 

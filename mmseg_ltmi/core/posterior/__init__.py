@@ -1,6 +1,6 @@
 """From raw scores to a decision: the natural shift, operating points and what they are worth."""
 
-from .areas import decision_areas, image_miou, labels_or_spare
+from .areas import class_scores, decision_areas, image_miou, labels_or_spare
 from .iou_rule import IoURule, fit_iou_rule, iou_scores
 from .natural_shift import losses_of, natural_shift_of, natural_shift_of_head, stated_shift
 from .operating_point import OperatingPoint
@@ -12,6 +12,7 @@ __all__ = [
     'OperatingPoint',
     'ScoreReader',
     'areas_over_taus',
+    'class_scores',
     'decision_areas',
     'fit_iou_rule',
     'image_miou',

@@ -30,8 +30,29 @@ def decision_areas(
     return torch.stack([intersect, predicted + labelled - intersect, predicted, labelled])
 
 
+def class_scores(areas: Tensor) -> Tensor:
+    """IoU, accuracy and precision of each class in percent, float64 (..., 3, C).
+
+    A class without a label pixel has none, ``nan``, also where it is predicted: a mean then is over
+    the same classes for every model. Its wrong pixels count against the classes that they are of.
+
+    Args:
+        areas: (..., 4, C) intersection, union, prediction and label pixels.
+
+    Returns:
+        ``nan`` too for the precision of a class that is never predicted.
+    """
+    areas = areas.double()
+    intersect, labelled = areas[..., :1, :], areas[..., 3:, :]
+    scores = 100 * intersect / areas[..., (1, 3, 2), :]
+    return scores.where(labelled > 0, torch.nan)
+
+
 def image_miou(areas: Tensor) -> Tensor:
     """Mean IoU of one image, in percent, over the classes that its labels or its decision hold.
+
+    It is another score than the mIoU of a data set (:func:`class_scores`): an image lacks most
+    classes, and a lacking one that is predicted counts as 0.
 
     Args:
         areas: (..., 4, C) intersection, union, prediction and label pixels.

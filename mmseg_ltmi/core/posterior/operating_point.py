@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -60,8 +61,9 @@ class OperatingPoint:
         return self.scores(log_posterior).max(0).indices
 
     def to_dict(self) -> dict[str, Any]:
-        """What :meth:`save` writes."""
-        return {'format': FORMAT, 'version': 1, **asdict(self)}
+        """What :meth:`save` writes; a number of the report that is unknown (nan) is None."""
+        fields = asdict(self)
+        return {'format': FORMAT, 'version': 1, **fields, 'report': _without_nan(fields['report'])}
 
     def save(self, path: str | Path) -> None:
         """Write JSON; a reader never sees half a file."""
@@ -115,6 +117,13 @@ class OperatingPoint:
 
     def __str__(self) -> str:
         return f'tau_test={self.tau:g}' if self.rule == 'tau' else 'IoU rule'
+
+
+def _without_nan(value: Any) -> Any:
+    # JSON has no nan.
+    if isinstance(value, Mapping):
+        return {key: _without_nan(v) for key, v in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _is_finite(value: Any) -> bool:

@@ -1,0 +1,70 @@
+"""The few images of a validation that hold most of the rarest classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from mmseg_ltmi.visualization import TailImage, choose_images
+
+
+class RareImages:
+    """Keeps images as they come by, at most twice as many as are wanted at the end.
+
+    Args:
+        rare: the classes that are looked for, the rarest first.
+        number: of images at the end, at most.
+        max_side: longer images are made smaller.
+    """
+
+    def __init__(self, rare: Sequence[int], number: int, max_side: int) -> None:
+        self.rare = list(rare)
+        self.number = number
+        self.max_side = max_side
+        self._kept: list[tuple[np.ndarray, TailImage]] = []
+
+    def add(self, image: torch.Tensor, sample: Any) -> None:
+        """Keep an image if it is among the best so far.
+
+        Args:
+            image: uint8 (3, H, W) BGR, as mmsegmentation loads it, at any size. Of other numbers
+                of channels the first three or the first one are drawn.
+            sample: SegDataSample with label and prediction.
+        """
+        label = sample.gt_sem_seg.data[0].cpu().long()
+        counts = label[label >= 0].bincount(minlength=max(self.rare) + 1)[self.rare].numpy()
+        if not counts.any():
+            return
+        before = [kept for kept, _ in self._kept]
+        room = 2 * self.number
+        best = choose_images(np.stack([*before, counts]), room)
+        if len(before) not in best:
+            return
+        small = self._drawn(image, label, sample)
+        everything = [*self._kept, (counts, small)]
+        self._kept = [everything[i] for i in best]
+
+    def best(self) -> list[TailImage]:
+        """In turn for each class the image that holds most of it."""
+        if not self._kept:
+            return []
+        counts = np.stack([counts for counts, _ in self._kept])
+        return [self._kept[i][1] for i in choose_images(counts, self.number)]
+
+    def _drawn(self, image: torch.Tensor, label: torch.Tensor, sample: Any) -> TailImage:
+        share = min(1.0, self.max_side / max(label.shape))
+        size = [max(1, round(side * share)) for side in label.shape]
+        maps = {'label': label, 'prediction': sample.pred_sem_seg.data[0].cpu()}
+        small = {
+            title: F.interpolate(classed[None, None].float(), size)[0, 0].int().numpy()
+            for title, classed in maps.items()
+        }
+        image = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+        bgr = F.interpolate(image[None].float().cpu(), size, mode='bilinear')[0]
+        rgb = bgr.flip(0).movedim(0, -1).clamp(0, 255).byte().numpy()
+        return TailImage(Path(sample.metainfo.get('img_path', '')).name, rgb, small)
