@@ -1,4 +1,4 @@
-"""The command ``mmseg-ltmi``, also ``python -m mmseg_ltmi.cli``.
+"""The command ``mmseg-ltmi``, also ``python -m mmseg_ltmi``.
 
 What the commands do is imported when one runs, so that --help needs the standard library only.
 """
@@ -6,7 +6,10 @@ What the commands do is imported when one runs, so that --help needs the standar
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import re
+import runpy
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -26,7 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: those behind ``mmseg-ltmi``; None takes the process's.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')  # names that a terminal cannot show
     args = make_parser().parse_args(arguments)
+    if args.command == 'run':
+        return _run_script(args.script, args.arguments)  # whose errors keep their tracebacks
     try:
         from .compat import require_openmmlab
 
@@ -37,11 +44,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, (RuntimeError, ValueError)) and not _is_ours(error):
             raise
         text = str(error).strip() or type(error).__name__
+        if isinstance(error, FileNotFoundError) and 'config' in args:
+            text += _where_data_lies(error)
         print(f'mmseg-ltmi {args.command}: {text}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f'mmseg-ltmi {args.command}: stopped', file=sys.stderr)
         return 130
+
+
+def _run_script(script: str, arguments: list[str]) -> int:
+    # As Python does, in whose place we are.
+    sys.argv = [script, *arguments]
+    sys.path.insert(0, str(Path(script).resolve().parent))
+    runpy.run_path(script, run_name='__main__')
+    return 0
 
 
 def _is_ours(error: BaseException) -> bool:
@@ -51,6 +68,16 @@ def _is_ours(error: BaseException) -> bool:
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return PACKAGE in Path(frames[-1].f_code.co_filename).resolve().parents
+
+
+def _where_data_lies(error: OSError) -> str:
+    # A folder that the system has not found; errors of this package have no such name.
+    if error.filename is None or Path(error.filename).suffix:
+        return ''
+    return (
+        '. If the data is elsewhere, say so with data_root in the config, or with --cfg-options '
+        'train_dataloader.dataset.data_root=FOLDER (val_, test_dataloader)'
+    )
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -84,6 +111,8 @@ def make_parser() -> argparse.ArgumentParser:
     add('browse', 'draw the images that hold the rarest classes', _browse, BROWSE)
     add('explain', 'show what the classes are taken for', _explain, EXPLAIN)
     add('convert', 'turn an LTMI checkpoint into one of the stock head', _convert, CONVERT)
+    add('convert-labels', 'turn colour masks into label maps', _convert_labels, CONVERT_LABELS)
+    add('run', 'run a Python script with this package imported', _run, RUN)
     return parser
 
 
@@ -176,9 +205,10 @@ def _count(parser: argparse.ArgumentParser) -> None:
 CHOOSE = """
 Natural argmax, a tau_test, or the IoU rule: measures 21 values of tau_test and fits the IoU rule in
 one pass over the selection split, and measures all of them in one pass over the report split. With
---folds K both are one split: chosen on K-1 blocks of images and measured on the other, in turn.
-Writes operating_point.json (for mmseg-ltmi test --operating-point), curves.png, a file of rows per
-class for each of them (per_class/NAME.json), and a checkpoint that holds the choice (--embed)."""
+--folds K both are one split: chosen on K-1 blocks of images and measured on the other, in turn; by
+default, in 5 blocks, where both splits have the same images (ADE20K, Cityscapes). Writes
+operating_point.json (for mmseg-ltmi test --operating-point), curves.png, a file of rows per class
+for each of them (per_class/NAME.json), and a checkpoint that holds the choice (--embed)."""
 
 
 def _choose(parser: argparse.ArgumentParser) -> None:
@@ -192,10 +222,10 @@ def _choose(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--folds',
-        type=_number_of_folds,
-        default=0,
+        type=_whole_number,
         metavar='K',
-        help='cross-fit on the report split; default: 0, two splits',
+        help='cross-fit on the report split, 1 for two splits as they are; default: 5 where both '
+        'splits have the same images, else 1',
     )
     parser.add_argument(
         '--choose',
@@ -340,6 +370,39 @@ def _convert(parser: argparse.ArgumentParser) -> None:
     )
 
 
+CONVERT_LABELS = """
+mmsegmentation reads label maps: a PNG of one channel whose pixels are class indices. The masks may
+be of colours or grey (such as 0 and 255); the files keep their names. PALETTE is a data set whose
+colours mmsegmentation knows (cityscapes, ade, voc, ...), or a JSON file with the colours of the
+classes in their order: [[0, 0, 0], [255, 255, 255]]."""
+
+
+def _convert_labels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('masks', type=Path, metavar='MASKS', help='folder')
+    parser.add_argument('out', type=Path, metavar='OUT', help='folder to write')
+    parser.add_argument('--palette', required=True, metavar='NAME|FILE', help='of the classes')
+    parser.add_argument(
+        '--suffix', default='.png', metavar='END', help='of the names of masks; default: .png'
+    )
+    parser.add_argument(
+        '--ignore-others', action='store_true', help='other colours become 255, which is ignored'
+    )
+    _add_force(parser, 'OUT')
+
+
+RUN = """
+For scripts that import mmsegmentation and not this package, such as mmsegmentation's own tools:
+with mmcv-lite they would end with "No module named 'mmcv._ext'". On several GPUs:
+torchrun --nproc-per-node GPUS -m mmseg_ltmi run SCRIPT ..."""
+
+
+def _run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('script', metavar='SCRIPT', type=_file)
+    parser.add_argument(
+        'arguments', nargs=argparse.REMAINDER, metavar='...', help='what the script is given'
+    )
+
+
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'config', metavar='CONFIG', help="a .py, .json or .yaml file, or 'PACKAGE::FILE'"
@@ -381,7 +444,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         action='extend',
         type=_key_and_value,
         metavar='KEY=VALUE',
-        help='values of the config by dotted key; a list is KEY="[a,b]", without spaces',
+        help='values of the config by dotted key; a list is KEY="[a,b]", without spaces, and a '
+        'text with commas is KEY="\'a,b\'"',
     )
 
 
@@ -401,9 +465,15 @@ def _key_and_value(text: str) -> str:
     return text
 
 
-def _number_of_folds(text: str) -> int:
-    if not text.isdigit() or int(text) == 1:
-        raise argparse.ArgumentTypeError('takes 2 or more')
+def _file(text: str) -> str:
+    if not os.path.isfile(text):
+        raise argparse.ArgumentTypeError(f'there is no file {text}')
+    return text
+
+
+def _whole_number(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError('takes a whole number')
     return int(text)
 
 

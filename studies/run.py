@@ -25,6 +25,7 @@ from study_runs import Run, Study, read_study
 from study_tables import make_tables
 
 from mmseg_ltmi.core.json_file import write_json
+from mmseg_ltmi.core.progress import progress_bar
 
 MODULE = 'mmseg_ltmi.cli'
 # A training that outlives a killed study has this lock, so that the next study starts no second.
@@ -93,10 +94,13 @@ class Workers:
 
     def work(self, runs: list[Run]) -> list[str]:
         """Finish the runs; which ones failed, and why."""
-        with self.pool:
+        waiting = {run.name for run in runs if not run.is_finished(self.judge)}
+        with progress_bar(len(waiting), 'runs') as advance, self.pool:
             try:
                 for run in runs:
-                    self.futures[run.name] = self.pool.submit(self.finish, run)
+                    self.futures[run.name] = future = self.pool.submit(self.finish, run)
+                    if run.name in waiting:
+                        future.add_done_callback(lambda _: advance())
                 return [reason for f in self.futures.values() if (reason := f.result())]
             except BaseException:
                 self.stopped.set()
@@ -133,7 +137,7 @@ class Workers:
             command: list[Any] = ['train', run.file, '--work-dir', run.folder]
             if last := run.checkpoint():
                 # mmengine resumes from where this leads, unless the config has a load_from.
-                (run.folder / 'last_checkpoint').write_text(str(last.resolve()))
+                (run.folder / 'last_checkpoint').write_text(str(last.resolve()), encoding='utf-8')
                 command += ['--resume', '--cfg-options', 'load_from=None']
             self.call(run, command)
             write_json(run.folder / 'trained.json', datetime.now().isoformat())
@@ -144,7 +148,7 @@ class Workers:
             new = run.folder / 'new_operating_point'
             rmtree(new, ignore_errors=True)
             self.call(run, ['choose', run.file, last, '--out', new, '--force', *self.judge])
-            (new / 'judge.json').write_text(json.dumps(self.judge))
+            (new / 'judge.json').write_text(json.dumps(self.judge), encoding='utf-8')
             rmtree(run.judgement, ignore_errors=True)
             new.rename(run.judgement)
 
@@ -153,7 +157,7 @@ class Workers:
         print(f'{run.name}: {command[0]}', flush=True)
         log, lock = run.folder / f'{command[0]}.log', run.file.with_suffix('.child.lock')
         arguments = [sys.executable, '-c', LOCKED, lock, MODULE, *command]
-        with log.open('a') as file:
+        with log.open('a', encoding='utf-8') as file:
             child = subprocess.Popen(
                 arguments, stdout=file, stderr=subprocess.STDOUT, env=self.environment
             )

@@ -55,7 +55,8 @@ class Run(NamedTuple):
     def checkpoint(self) -> Path | None:
         """The last one, also where the folder was moved since; None if there is none."""
         try:
-            named = Path((self.folder / 'last_checkpoint').read_text())  # by mmengine
+            # mmengine writes it.
+            named = Path((self.folder / 'last_checkpoint').read_text(encoding='utf-8'))
         except FileNotFoundError:
             return None
         return next((p for p in (self.folder / named.name, named) if p.is_file()), None)

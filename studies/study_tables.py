@@ -45,8 +45,8 @@ def make_tables(study: Study, out: Path) -> str:
         comparison.save(out / reading)
         tables[reading] = comparison.table
     tables['All readings'] = across_readings(groups)
-    (out / 'readings.md').write_text(tables['All readings'] + '\n')
-    with (out / 'runs.csv').open('w', newline='') as stream:
+    (out / 'readings.md').write_text(tables['All readings'] + '\n', encoding='utf-8')
+    with (out / 'runs.csv').open('w', newline='', encoding='utf-8') as stream:
         writer = csv.writer(stream)
         writer.writerow(['reading', 'row', 'seed', *COLUMNS])
         for reading, runs in readings.items():

@@ -13,7 +13,8 @@ from mmseg_ltmi.cli import CHOICES, main, make_parser
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
-    'switch-on', 'train', 'test', 'count', 'choose', 'compare', 'browse', 'explain', 'convert'
+    'switch-on', 'train', 'test', 'count', 'choose', 'compare', 'browse', 'explain', 'convert',
+    'convert-labels', 'run',
 )  # fmt: skip
 HEAVY = {'torch', 'numpy', 'cv2', 'matplotlib', 'mmengine', 'mmcv', 'mmseg', 'prettytable', 'rich'}
 TOOLS = {
@@ -118,11 +119,15 @@ def test_tools_are_the_commands(tool, monkeypatch):
         (['browse', 'none.py', 'a', 'b', 'c'], 'one or two checkpoints'),
         (['compare', 'none'], 'there is no run none'),
         (['convert', 'none.pth', 'out.pth'], 'none.pth does not exist'),
+        (['convert-labels', 'none', 'out', '--palette', 'ade'], 'none is no folder'),
+        (['count', 'no_data.py', '--out', 'a.json'], "no_data/img'. If the data is elsewhere"),
     ],
 )
 def test_errors_are_a_line(arguments, reason, tmp_path, monkeypatch, capsys):
     (tmp_path / '.gitignore').touch()
     (tmp_path / 'imports.py').write_text("custom_imports = dict(imports=['no_module'])")
+    data = dict(type='mmseg.BaseSegDataset', data_prefix=dict(img_path='no_data/img'))
+    (tmp_path / 'no_data.py').write_text(f'train_dataloader = dict(dataset={data})')
     monkeypatch.chdir(tmp_path)
     # mmengine's logger may still write to what an earlier test has closed.
     monkeypatch.setattr(logging, 'raiseExceptions', False)
@@ -139,7 +144,7 @@ def test_errors_are_a_line(arguments, reason, tmp_path, monkeypatch, capsys):
         (['tain'], 'invalid choice'),
         (['train', 'a.py', '--cfg-options', 'lr'], "'lr' is not KEY=VALUE"),
         (['train', 'a.py', '--work', 'x'], 'unrecognized'),
-        (['choose', 'a.py', 'a.pth', '--folds', '1'], 'takes 2 or more'),
+        (['choose', 'a.py', 'a.pth', '--folds', '-1'], 'takes a whole number'),
         (['choose', 'a.py', 'a.pth', '--max-values', '0'], 'takes 1 or more'),
         (['compare', 'a', '--seed-pattern', '('], '--seed-pattern'),
     ],
@@ -148,6 +153,31 @@ def test_arguments_that_cannot_be_meant(arguments, reason, capsys):
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code == 2 and reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'text, value',
+    [
+        ('3', 3),
+        ('[1,2]', [1, 2]),
+        ('1,2', [1, 2]),
+        ('[(1, 2), (3, 4)]', [(1, 2), (3, 4)]),
+        ('"[a,b]"', ['a', 'b']),
+        ('my folder/data', 'my folder/data'),
+        ("'my data, v2'", 'my data, v2'),
+        ('here, too', 'here, too'),  # since it is there
+        ('a=b', 'a=b'),
+        ("['d e', 'f,g']", ['d e', 'f,g']),
+        ("['d',e]", ['d', 'e']),
+    ],
+)
+def test_values_with_spaces_and_commas(text, value, tmp_path, monkeypatch):
+    from mmseg_ltmi.apis.commands import _options_of
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'here, too').mkdir()
+    args = make_parser().parse_args(['train', 'a.py', '--cfg-options', f'a.b={text}', 'c=1'])
+    assert _options_of(args) == {'a.b': value, 'c': 1}
 
 
 def test_a_mistake_in_the_program_keeps_its_traceback(monkeypatch):
@@ -202,6 +232,25 @@ def test_without_openmmlab_it_says_what_installs_it(command, tmp_path):
     )
     line, status = out.strip().splitlines()
     assert "pip install 'mmseg_ltmi[lite]'" in line and status == '1'
+
+
+def test_run_gives_scripts_what_mmcv_lite_lacks(tmp_path):
+    """Those that import mmsegmentation and not this package, such as its own tools."""
+    (tmp_path / 'beside.py').write_text('found = 7', 'utf-8')
+    (tmp_path / 'script.py').write_text(
+        'import sys\n'
+        'from mmseg.apis import init_model\n'
+        'from mmseg.registry import MODELS\n'
+        'import beside\n'
+        "print(__name__, sys.argv[1:], beside.found, MODELS.get('LTMIUPerHead').__name__)\n"
+    )
+    for start in ('mmseg_ltmi', 'mmseg_ltmi.cli'):
+        done = subprocess.run(
+            [sys.executable, '-m', start, 'run', str(tmp_path / 'script.py'), 'a', '--force'],
+            capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == "__main__ ['a', '--force'] 7 LTMIUPerHead"
 
 
 def test_a_config_of_the_package_from_any_folder(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,16 +14,16 @@ from mmengine.device import get_device
 from mmseg.registry import DATASETS
 from torch import nn
 
+from mmseg_ltmi.core.class_names import distinct_names
 from mmseg_ltmi.core.priors import ClassPrior
 from mmseg_ltmi.core.priors.annotation_loader import count_image, label_loader
 from mmseg_ltmi.core.priors.dataset_parts import dataset_parts
+from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.models.segmentors import last_head
+from mmseg_ltmi.visualization import TailImage, choose_images, draw_tail_page
 
 from .config_changes import read_config
-from .trained_model import class_prior_of, load_model, split_dataset
-
-if TYPE_CHECKING:
-    from mmseg_ltmi.visualization import TailImage
+from .trained_model import class_prior_of, load_model, metainfo_of, split_dataset
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,6 @@ class TailPage:
 
     def save(self, path: str | Path) -> None:
         """Draw the page as PNG."""
-        from mmseg_ltmi.visualization import draw_tail_page
-
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         draw_tail_page(self.images, self.tail, self.classes, path, self.ignore_index)
 
@@ -61,6 +59,7 @@ def browse(
     tau_test: float = 0.0,
     device: str | None = None,
     options: Mapping[str, Any] | None = None,
+    progress: bool = False,
 ) -> TailPage:
     """Find the images that hold most of the rarest classes, and predict them.
 
@@ -75,6 +74,7 @@ def browse(
         tau_test: how scores are read, 0 natural and 1 balanced.
         device: None takes the one that mmengine finds.
         options: values of the configs by dotted key.
+        progress: show progress bars on stderr.
 
     Raises:
         OSError: a file that is not there.
@@ -90,18 +90,21 @@ def browse(
         models[f'{checkpoint.parent.name}/{checkpoint.name}'] = model.to(device or get_device())
     first = next(iter(models.values()))
     dataset = DATASETS.build(split_dataset(configs[0], split))
-    names = tuple(dataset.metainfo['classes'])
-    prior = class_prior_of(class_prior, configs[0], first, names)
+    own_names = tuple(metainfo_of(dataset)['classes'])
+    prior = class_prior_of(class_prior, configs[0], first, own_names)
+    names = tuple(distinct_names(own_names))
     tail = _wanted_classes(classes, prior, names)
     ignore_index = last_head(first).ignore_index
-    counts, images = _label_counts(dataset, len(names), ignore_index)
-    chosen = _choose_images(counts[:, tail], num_images)
+    counts, images = _label_counts(dataset, len(names), ignore_index, progress)
+    chosen = choose_images(counts[:, tail], num_images)
     if not chosen:
         raise ValueError(f'no image of the {split} split holds one of {[names[c] for c in tail]}')
     rows = []
-    for place in chosen:
-        part, index = images[place]
-        rows.append(_predict(part[index], models, prior, tau_test))
+    with progress_bar(len(chosen) if progress else None, 'predicting') as advance:
+        for place in chosen:
+            part, index = images[place]
+            rows.append(_predict(part[index], models, prior, tau_test))
+            advance()
     return TailPage(rows, tail, names, ignore_index)
 
 
@@ -118,41 +121,25 @@ def _wanted_classes(
 
 
 def _label_counts(
-    dataset: Any, num_classes: int, ignore_index: int
+    dataset: Any, num_classes: int, ignore_index: int, progress: bool
 ) -> tuple[np.ndarray, list[tuple[Any, int]]]:
     """Pixels of each class in each label map, int64 (images, C), and where the images are.
 
     No image is read.
     """
-    counts, images = [], []
-    for part in dataset_parts(dataset):
-        load = label_loader(part.dataset)
-        for index in part.indices:
-            info = part.dataset.get_data_info(index)
-            count = count_image(info, load, num_classes, ignore_index)
+    counts = []
+    parts = dataset_parts(dataset)
+    images = [(part.dataset, index) for part in parts for index in part.indices]
+    loaders = {id(part.dataset): label_loader(part.dataset) for part in parts}
+    with progress_bar(len(images) if progress else None, 'counting label maps') as advance:
+        for leaf, index in images:
+            info = leaf.get_data_info(index)
+            count = count_image(info, loaders[id(leaf)], num_classes, ignore_index)
             if count.error:
                 raise ValueError(f'{count.path}: {count.error}')
             counts.append(count.pixels)
-            images.append((part.dataset, index))
+            advance()
     return np.stack(counts), images
-
-
-def _choose_images(counts: np.ndarray, number: int) -> list[int]:
-    """In turn for each class, the image that holds most of it and is not chosen yet.
-
-    Args:
-        counts: int64 (images, classes that are looked for).
-        number: of images, at most.
-    """
-    counts = counts.copy()
-    chosen: list[int] = []
-    while len(chosen) < number and counts.any():
-        for column in range(counts.shape[1]):
-            best = int(counts[:, column].argmax())
-            if counts[best, column] and len(chosen) < number:
-                chosen.append(best)
-                counts[best] = 0
-    return chosen
 
 
 @torch.no_grad()
@@ -160,8 +147,6 @@ def _predict(
     packed: dict, models: dict[str, nn.Module], prior: ClassPrior, tau_test: float
 ) -> TailImage:
     """Image, label and predictions at the size of the label."""
-    from mmseg_ltmi.visualization import TailImage
-
     sample = packed['data_samples']
     label = sample.gt_sem_seg.data[0].numpy()
     image = packed['inputs'].float()[None]

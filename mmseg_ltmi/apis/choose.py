@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from mmseg_ltmi.core.posterior import OperatingPoint, ScoreReader
 from mmseg_ltmi.core.priors.dataset_parts import dataset_parts
+from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.evaluation import (
     OperatingPointMetric,
     RankSEGRule,
@@ -24,13 +25,16 @@ from mmseg_ltmi.evaluation import (
     class_rows,
     write_rows,
 )
+from mmseg_ltmi.evaluation.per_class import number
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint
 from mmseg_ltmi.models.segmentors import classifier_fingerprint, last_head, reader_prefix
 
 from .config_changes import read_config
-from .trained_model import class_prior_of, load_model, measure, split_loader
+from .trained_model import class_prior_of, load_model, measure, metainfo_of, split_loader
 
 CHOICES = ('natural', *choosing.CRITERIA, 'IoU rule')
+FOLDS = 5
+"""Of cross-fitting, where nobody says how many."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Choice:
         for name, values in self.values.items():
             point = self.points.get(name)
             tau = f'{point.tau:g}' if point is not None and point.rule == 'tau' else ''
-            table.add_row([name, tau, *(f'{values[key]:.2f}' for key in columns)])
+            table.add_row([name, tau, *(number(values[key]) for key in columns)])
         return table.get_string()
 
     def save(self, folder: str | Path) -> None:
@@ -106,7 +110,7 @@ def choose(
     checkpoint: str | Path,
     select: str = 'val',
     report: str = 'test',
-    folds: int = 0,
+    folds: int | None = None,
     choice: str = 'tau by mIoU',
     rankseg: bool = False,
     class_prior: Any = None,
@@ -126,12 +130,13 @@ def choose(
         select: split that chooses, 'train', 'val' or 'test'.
         report: split that judges.
         folds: choose on all but one of this many blocks of the ``report`` split and measure on the
-            other, in turn; 0 takes two splits.
+            other, in turn. 1 (or 0) takes two splits as they are. None cross-fits in 5 blocks where
+            both splits have the same images, as in a data set without labels for testing.
         choice: the candidate that is chosen, one of CHOICES; all are measured.
         rankseg: measure the peer RankSEG too, of the package rankseg.
         class_prior: as for LogitAdjustedLoss; None takes the model's, or that of a metric.
         max_values: posteriors that are kept for the fit of the IoU rule, pixels times classes.
-        progress: show a progress bar on stderr.
+        progress: show progress bars on stderr.
         options: values of the config by dotted key.
         warn: is told where the two splits have images in common.
 
@@ -150,14 +155,21 @@ def choose(
     peers = {'RankSEG': RankSEGRule()} if rankseg else {}
     cfg = read_config(config, options)
     model: Any = load_model(cfg, checkpoint)
-    select = report if folds else select
+    if folds is not None and folds > 1:
+        select = report
     loaders = {split: split_loader(cfg, split) for split in {select: None, report: None}}
-    if not folds and (warning := _common_images(loaders, select, report)):
-        warn(warning)
+    if folds is None or folds < 2:
+        folds, warning = _default_folds(folds, loaders, select, report)
+        if warning:
+            warn(warning)
+    how_chosen = f'chosen on {select}'
+    if folds:
+        same = '' if select == report else f', as {select} has the same images'
+        how_chosen, select = f'cross-fitted in {folds} folds{same}', report
 
     def evaluate(split: str, **how: Any) -> OperatingPointMetric:
         dataset: Any = loaders[split].dataset
-        prior = class_prior_of(class_prior, cfg, model, dataset.metainfo['classes'])
+        prior = class_prior_of(class_prior, cfg, model, metainfo_of(dataset)['classes'])
         index = last_head(model).ignore_index
         metric = OperatingPointMetric(prior, len(dataset), ignore_index=index, **how)
         measure(model, loaders[split], metric, f'evaluating the {split} split', progress)
@@ -166,11 +178,13 @@ def choose(
     selection = evaluate(
         select, folds=folds or 1, max_values=max_values, rules=peers if folds else {}
     )
-    points, prior = choosing.candidates(selection), selection.prior
-    judged = None
-    if folds:
-        areas = choosing.cross_fitted(selection)
-    else:
+    prior, judged = selection.prior, None
+    choosing.check_choice(choice, _curve(selection), select)
+    with progress_bar(1 + folds if progress else None, 'fitting the IoU rule') as advance:
+        points = choosing.candidates(selection, advance)
+        if folds:
+            areas = choosing.cross_fitted(selection, advance)
+    if not folds:
         judged = evaluate(report, rules={'IoU rule': points['IoU rule'], **peers}, max_values=0)
         areas = choosing.measured(points, judged)
     values = {name: choosing.summary_of(of, prior) for name, of in areas.items()}
@@ -196,34 +210,46 @@ def choose(
         taus=selection.taus,
         select_curve=_curve(selection),
         report_curve=None if judged is None else _curve(judged),
-        title=f'{report} split, '
-        + (f'cross-fitted in {folds} folds' if folds else f'chosen on {select}'),
+        title=f'{report} split, {how_chosen}',
         reader=_reader_at(point, model),
         reader_prefix=reader_prefix(model),
     )
 
 
-def _check_arguments(folds: int, choice: str, max_values: int) -> None:
-    if folds == 1 or folds < 0:
-        raise ValueError(f'folds={folds}: give 2 or more, or 0 to choose and judge on two splits')
+def _check_arguments(folds: int | None, choice: str, max_values: int) -> None:
+    if folds is not None and folds < 0:
+        raise ValueError(f'folds={folds}: give 2 or more, or 1 to choose and judge on two splits')
     if max_values < 1:
         raise ValueError(f'max_values={max_values} must be 1 or more')
     if choice not in CHOICES:
         raise ValueError(f'{choice!r} cannot be chosen: take one of {list(CHOICES)}')
 
 
-def _common_images(loaders: dict[str, DataLoader], select: str, report: str) -> str:
-    """What is wrong with choosing and judging on these splits; '' where nothing is."""
-    read = [_images_of(loaders[split].dataset) for split in (select, report)]
-    common = len(read[0] & read[1])
-    if not common:
-        return ''
-    where = f'the same split ({select})'
+def _default_folds(
+    folds: int | None, loaders: dict[str, DataLoader], select: str, report: str
+) -> tuple[int, str]:
+    """How many folds, and what is wrong with choosing and judging on these splits without any.
+
+    Args:
+        folds: None if that is not said.
+    """
+    dataset: Any = loaders[report].dataset
+    common = total = len(dataset)
+    same, where = True, f'the same split ({select})'
     if select != report:
-        where = f'the same images ({common} of the {len(read[1])} of {report} are in {select} too)'
-    return (
+        try:
+            chosen, judged = (_images_of(loaders[split].dataset) for split in (select, report))
+        except ValueError as error:
+            return 0, f'whether {select} and {report} have images in common is unknown: {error}'
+        common, total, same = len(chosen & judged), len(judged), chosen == judged
+        where = f'the same images ({common} of the {total} of {report} are in {select} too)'
+    if not common:
+        return 0, ''
+    if folds is None and same and total > 1:
+        return min(FOLDS, total), ''
+    return 0, (
         f'chosen and reported on {where}: the figures flatter the choice. Name another split, or '
-        'cross-fit with --folds 5.'
+        f'cross-fit with --folds {FOLDS}.'
     )
 
 

@@ -6,6 +6,7 @@ A function per command; the exit status. Each imports what it needs.
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import sys
 from collections.abc import Iterable
@@ -56,7 +57,6 @@ def test(args: argparse.Namespace) -> int:
 def count(args: argparse.Namespace) -> int:
     _refuse_existing([args.out], args.force)
     args.out.parent.mkdir(parents=True, exist_ok=True)  # fail before the counting, not after
-    from .count import class_table
     from .count import count as count_classes
 
     cache = None if args.no_cache else args.out.with_suffix('.counts.txt')
@@ -76,16 +76,21 @@ def count(args: argparse.Namespace) -> int:
         kept = args.as_trained is None and cache is not None
         print('\nstopped' + '; the same command goes on from here' * kept, file=sys.stderr)
         return 130
-    for path, reason in failures:
-        print(f'{path}: {reason}', file=sys.stderr)
+    from mmseg_ltmi.core.priors import list_failures
+
+    if failures:
+        print(list_failures(failures), file=sys.stderr)
     if prior is None:
         raise ValueError('no pixel with a class was counted: nothing is written')
+    from mmseg_ltmi.prior_table import absent_classes, class_table
     from mmseg_ltmi.visualization import plot_class_prior
 
     # A count with holes keeps another name, so that nobody takes it for the whole.
     out = args.out.with_suffix('.partial.json') if failures else args.out
     plot = args.plot or out.with_suffix('.png')
     print(class_table(prior))
+    if absent := absent_classes(prior):
+        print(f'WARNING: {absent}', file=sys.stderr)
     prior.save(out)
     plot_class_prior(prior, plot)
     print(f'wrote {out} and {plot}')
@@ -157,6 +162,7 @@ def browse(args: argparse.Namespace) -> int:
         tau_test=args.tau_test,
         device=args.device,
         options=_options_of(args),
+        progress=True,
     )
     page.save(args.out)
     print(f'{len(page.images)} images in {args.out}')
@@ -190,7 +196,21 @@ def convert(args: argparse.Namespace) -> int:
     from .convert import convert as convert_checkpoint
 
     state = convert_checkpoint(args.checkpoint, args.out, args.tau_test)
-    print(f'{args.out}: {len(state)} tensors, read at tau_test={args.tau_test:g}')
+    how = f'read at tau_test={args.tau_test:g}' if args.tau_test else 'with the same predictions'
+    print(f'{args.out}: {len(state)} tensors, {how}')
+    return 0
+
+
+def convert_labels(args: argparse.Namespace) -> int:
+    _refuse_existing([args.out], args.force)
+    from .convert_labels import convert_labels as convert_masks
+
+    options = (args.palette, args.suffix, args.ignore_others)
+    found = convert_masks(args.masks, args.out, *options, progress=True)
+    *of_classes, others = (100 * found.pixels / found.pixels.sum()).tolist()
+    for index, share in enumerate(of_classes):
+        print(f'class {index}: {share:.4f} % of the pixels')
+    print(f'{found.num_files} label maps in {args.out}, {others:.4f} % of the pixels ignored')
     return 0
 
 
@@ -200,7 +220,30 @@ def _options_of(args: argparse.Namespace) -> dict[str, Any]:
 
     parser = argparse.ArgumentParser()
     parser.add_argument('--options', nargs='*', action=DictAction, default={})
-    return parser.parse_args(['--options', *(args.cfg_options or [])]).options
+    options: dict[str, Any] = {}
+    for pair in args.cfg_options or []:
+        key, value = pair.split('=', maxsplit=1)
+        try:
+            options[key] = _quoted_or_path(value.strip())
+        except (SyntaxError, ValueError):
+            options |= parser.parse_args(['--options', pair]).options
+    return options
+
+
+def _quoted_or_path(value: str) -> Any:
+    """A text with spaces or commas, or a list of texts in quotes; else ValueError or SyntaxError.
+
+    mmengine drops the spaces of a value, and splits it at its commas.
+    """
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in '\'"'
+    text = value[1:-1] if is_quoted else value
+    if text[:1] in ('[', '('):
+        if is_quoted or not {'"', "'"} & set(text):
+            raise ValueError
+        return ast.literal_eval(text)
+    if (is_quoted or ',' not in text or os.path.exists(text)) and {' ', ','} & set(text):
+        return text
+    raise ValueError
 
 
 def _set_local_rank(args: argparse.Namespace) -> None:

@@ -11,10 +11,12 @@ from mmseg_ltmi.evaluation.run_comparison import (
     SEED,
     ScoredRun,
     by_name,
+    difference_rows,
     markdown,
     mean_rows,
     read_run,
 )
+from mmseg_ltmi.visualization import plot_class_differences, plot_per_class_iou
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,18 @@ class Comparison:
 
     def save(self, folder: str | Path) -> None:
         """Write ``comparison.md``, ``iou_by_frequency.png`` and ``difference.png``."""
-        from mmseg_ltmi.visualization import plot_class_differences, plot_per_class_iou
-
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / 'comparison.md').write_text(self.table + '\n')
+        (folder / 'comparison.md').write_text(self.table + '\n', encoding='utf-8')
         rows = {name: mean_rows(group) for name, group in self.groups.items()}
         plot_per_class_iou(rows, folder / 'iou_by_frequency.png')
-        first, *others = rows
+        first, *others = self.groups
         difference = folder / 'difference.png'
         difference.unlink(missing_ok=True)
         if others:
-            plot_class_differences({name: rows[name] for name in others}, rows[first], difference)
+            base = self.groups[first]
+            changes = {name: difference_rows(self.groups[name], base) for name in others}
+            plot_class_differences(changes, difference, first)
 
 
 def compare(

@@ -8,9 +8,8 @@ from typing import Any
 
 from mmengine.config import Config
 from mmseg.registry import DATASETS
-from prettytable import PrettyTable
 
-from mmseg_ltmi.core.priors import ClassPrior, CountReport, count_as_trained, count_dataset
+from mmseg_ltmi.core.priors import CountReport, count_as_trained, count_dataset
 
 from .config_changes import read_config
 
@@ -58,16 +57,3 @@ def count(
     if as_trained is not None:
         return count_as_trained(dataset, as_trained, seed, **how)
     return count_dataset(dataset, cache=cache, **how)
-
-
-def class_table(prior: ClassPrior) -> str:
-    """A row per class, from frequent to rare."""
-    table = PrettyTable(['class', 'pixels', '%', 'images', 'group'], align='r')
-    table.align['class'] = 'l'
-    probs = prior.probs(0)
-    for group, members in prior.groups()._asdict().items():
-        for c in members:
-            images = '-' if prior.image_counts is None else prior.image_counts[c]
-            share = f'{100 * probs[c]:.4f}'
-            table.add_row([prior.names[c], f'{prior.pixel_counts[c]:,}', share, images, group])
-    return f'{table}\n{prior.num_images} images, {prior.num_ignored:,} pixels ignored'

@@ -11,13 +11,14 @@ import numpy as np
 from mmengine.config import Config
 from prettytable import PrettyTable
 
+from mmseg_ltmi.core.class_names import shortened
 from mmseg_ltmi.core.priors import ClassPrior
 from mmseg_ltmi.evaluation import ConfusionMetric
 from mmseg_ltmi.evaluation import explain as explain_confusion
 from mmseg_ltmi.models.segmentors import last_head
 
 from .config_changes import read_config
-from .trained_model import class_prior_of, load_model, measure, split_loader
+from .trained_model import class_prior_of, load_model, measure, metainfo_of, split_loader
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,7 @@ def explain(
     cfg = read_config(config, options)
     model = load_model(cfg, checkpoint)
     loader = split_loader(cfg, split)
-    dataset: Any = loader.dataset
-    prior = class_prior_of(class_prior, cfg, model, dataset.metainfo['classes'])
+    prior = class_prior_of(class_prior, cfg, model, metainfo_of(loader.dataset)['classes'])
     metric = ConfusionMetric(prior.num_classes, width, last_head(model).ignore_index)
     measure(model, loader, metric, f'evaluating the {split} split', progress)
     title = f'{split} split, %, near is within {width} pixels of a boundary'
@@ -84,7 +84,7 @@ def explain(
 
 def _cell(value: str | float | dict[str, float]) -> str:
     if isinstance(value, dict):
-        return ', '.join(f'{name} {share:.0f}' for name, share in value.items())
+        return ', '.join(f'{shortened(name)} {share:.0f}' for name, share in value.items())
     if isinstance(value, str):
-        return value
+        return shortened(value)
     return '' if np.isnan(value) else f'{value:.1f}'

@@ -9,11 +9,15 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.runner import Runner
+from mmengine.model import BaseTTAModel
+from mmengine.runner import Runner, find_latest_checkpoint
 from mmseg.evaluation import IoUMetric
+from mmseg.models import BaseSegmentor
 from mmseg.registry import RUNNERS
+from torch.nn.parallel import DistributedDataParallel
 
 from mmseg_ltmi.engine import cpu_runner  # noqa: F401  registers it
+from mmseg_ltmi.models.checkpoint_file import read_checkpoint, read_file
 
 from .config_changes import (
     read_config,
@@ -26,7 +30,7 @@ from .config_changes import (
     set_visualization,
     set_work_dir,
 )
-from .trained_model import check_labels
+from .trained_model import check_fits, check_labels
 
 
 def train(
@@ -50,7 +54,7 @@ def train(
 
     Raises:
         OSError: a file that is not there.
-        ValueError: what the config does not fit.
+        ValueError: what the config does not fit, a checkpoint that cannot be read.
     """
     cfg = read_config(config, options)
     set_work_dir(cfg, work_dir)
@@ -60,6 +64,7 @@ def train(
         if get_device() == 'cpu':
             raise ValueError('--amp needs a GPU')
         set_mixed_precision(cfg)
+    _check_readable(cfg)
     runner = _build_runner(cfg, launcher)
     runner.train()
     return runner
@@ -99,10 +104,12 @@ def test(
 
     Raises:
         OSError: a file that is not there.
-        ValueError: what the config does not fit, or a test split without labels.
+        ValueError: what the config does not fit, a file that is no checkpoint or one of another
+            model, or a test split without labels.
     """
     cfg = read_config(config, options)
     set_work_dir(cfg, work_dir)
+    _, state = read_checkpoint(checkpoint)
     cfg.load_from = str(checkpoint)
     cfg.resume = False
     set_reading(cfg, tau_test, operating_point)
@@ -115,6 +122,12 @@ def test(
     if tta:
         set_test_time_augmentation(cfg)
     runner = _build_runner(cfg, launcher)
+    model = runner.model
+    while isinstance(model, (DistributedDataParallel, BaseTTAModel)):
+        model = model.module
+    if isinstance(model, BaseSegmentor):  # whole: neither sharded nor still to be built
+        check_fits(model, state, checkpoint)
+    del state
     loop: Any = runner.test_loop
     if loop is None:
         raise ValueError('the config has no test_dataloader, test_cfg and test_evaluator')
@@ -122,6 +135,15 @@ def test(
     if any(isinstance(metric, IoUMetric) and not metric.format_only for metric in metrics):
         check_labels(loop.dataloader.dataset, 'test')
     return runner.test()
+
+
+def _check_readable(cfg: Config) -> None:
+    # What training begins with: a run that was killed may have left half a checkpoint.
+    start = cfg.get('load_from')
+    if start is None and cfg.get('resume'):
+        start = find_latest_checkpoint(cfg.work_dir)
+    if start is not None:
+        read_file(start)
 
 
 def _build_runner(cfg: Config, launcher: str) -> Runner:

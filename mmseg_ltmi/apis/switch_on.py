@@ -27,7 +27,12 @@ from mmseg_ltmi.models.decode_heads import UNSUPPORTED_HEADS, LTMIHeadMixin
 from .config_source import HeadChanges, head_node, head_statements, lay_out, ltmi_loss_node
 
 PACKAGE = 'mmseg_ltmi'
-PRIORS = {'ADE20KDataset': 'ade20k', 'CityscapesDataset': 'cityscapes', 'CamVidDataset': 'camvid'}
+PRIORS = {
+    'ADE20KDataset': 'ade20k',
+    'CityscapesDataset': 'cityscapes',
+    'CamVidDataset': 'camvid',
+    'NYUv2Dataset': 'nyuv2',
+}
 """The published class prior of a data set."""
 
 WRAPPERS = ('ConcatDataset', 'MultiImageMixDataset', 'RepeatDataset')
@@ -77,7 +82,7 @@ def main(
         raise ValueError(f'{out} is the given config, on which the new one builds: name another')
     if path.exists() and not force:
         raise FileExistsError(f'{out} exists already: name another file, or overwrite with --force')
-    made = switch_on(config, class_prior)
+    made = switch_on(config, class_prior, path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(made.text, encoding='utf-8')
     for note in made.notes:
@@ -85,7 +90,9 @@ def main(
     print(f'wrote {out}; train it with\n    mmseg-ltmi train {out}')
 
 
-def switch_on(config: str | Path, class_prior: str | Path | None = None) -> SwitchOn:
+def switch_on(
+    config: str | Path, class_prior: str | Path | None = None, folder: str | Path | None = None
+) -> SwitchOn:
     """The config that trains ``config`` with LTMI.
 
     Cross-entropy becomes LTMILoss in every head, with its loss_weight. The head that predicts takes
@@ -97,6 +104,8 @@ def switch_on(config: str | Path, class_prior: str | Path | None = None) -> Swit
             ``mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py``.
         class_prior: a published name or a file; None takes the published one of the train set. If
             there is none, ClassPriorHook counts before the run.
+        folder: where the new config will lie. Files in it are named as seen from there, so that the
+            folder can be moved. None names all files by their whole path.
 
     Raises:
         SwitchOnError: no LTMI form.
@@ -109,24 +118,24 @@ def switch_on(config: str | Path, class_prior: str | Path | None = None) -> Swit
         raise FileNotFoundError(
             f'no config {config}: give a path, or a name like mmseg::FOLDER/FILE'
         )
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as scratch:
         try:
-            loaded = _load(f'_base_ = {base!r}\n', folder)
+            loaded = _load(f'_base_ = {base!r}\n', scratch)
         except RuntimeError as error:
             if 'lazy_import' not in str(error):
                 raise
         else:
-            return _Switch(config, base, loaded).switched_on(class_prior)
+            return _Switch(config, base, loaded, folder).switched_on(class_prior)
         # A config of the new style. As a file of the usual style, others can build on it.
-        whole = str(Path(folder, 'whole.py'))
+        whole = str(Path(scratch, 'whole.py'))
         Config.fromfile(base, import_custom_modules=False).dump(whole)
-        loaded = _load(f'_base_ = {whole!r}\n', folder)
-        made = _Switch(config, whole, loaded).switched_on(class_prior)
+        loaded = _load(f'_base_ = {whole!r}\n', scratch)
+        made = _Switch(config, whole, loaded, None).switched_on(class_prior)
         note = (
             f'{config} is of the new style (with read_base), on which no config of the usual style '
             'can build: the new file holds all of it'
         )
-        return SwitchOn(_load(made.text, folder).pretty_text, [note, *made.notes])
+        return SwitchOn(_load(made.text, scratch).pretty_text, [note, *made.notes])
 
 
 def _load(text: str, folder: str) -> Config:
@@ -139,9 +148,10 @@ def _load(text: str, folder: str) -> Config:
 class _Switch:
     """The making of one new config."""
 
-    def __init__(self, config: str, base: str, loaded: Config) -> None:
+    def __init__(self, config: str, base: str, loaded: Config, folder: str | Path | None) -> None:
         self.config = config
         self.base = base
+        self.folder = folder
         self.loaded = loaded.to_dict()
         self.notes: list[str] = []
         self.missing: list[str] = []  # of the custom imports
@@ -235,7 +245,16 @@ class _Switch:
             )
         # A published name stands over a file of the same name, as where it is read.
         is_file = given is not None and given not in PRIORS.values()
-        return os.path.abspath(name) if is_file else name, num_classes
+        if not is_file:
+            return name, num_classes
+        file = self._seen_from_folder(os.path.abspath(name))
+        # mmengine puts the folder of the config there.
+        return file if os.path.isabs(file) else f'{{{{ fileDirname }}}}/{file}', num_classes
+
+    def _seen_from_folder(self, path: str) -> str:
+        if self.folder is None or not Path(path).is_relative_to(os.path.abspath(self.folder)):
+            return path
+        return Path(path).relative_to(os.path.abspath(self.folder)).as_posix()
 
     def _published_prior(self) -> str | None:
         dataset = (self.loaded.get('train_dataloader') or {}).get('dataset') or {}
@@ -343,7 +362,8 @@ class _Switch:
     # The new file
 
     def _text(self, prior: str | None, changes: dict[str, HeadChanges]) -> str:
-        lines = [f'_base_ = {self.base!r}']
+        base = self.base if '::' in self.base else self._seen_from_folder(self.base)
+        lines = [f'_base_ = {base!r}']
         if PACKAGE not in self.imports:
             lines.append(f'custom_imports = dict(imports={[PACKAGE, *self.imports]!r})')
         if prior is None:

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dataset import ClassBalancedDataset, RepeatDataset
 from mmengine.device import get_device
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
-from mmseg.registry import MODELS
+from mmseg.datasets import MultiImageMixDataset
+from mmseg.registry import DATASETS, MODELS
 from torch import nn
 from torch.utils.data import DataLoader
 
 from mmseg_ltmi.core.priors import ClassPrior, build_class_prior
+from mmseg_ltmi.core.priors.dataset_parts import first_part
+from mmseg_ltmi.core.priors.label_histogram import LABEL_MAPS
 from mmseg_ltmi.core.progress import progress_bar
+from mmseg_ltmi.evaluation.metric_prior import check_classes
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint
 
-from .config_changes import unwrapped_configs, with_operating_point
+from .config_changes import is_a, unwrapped_configs, with_operating_point
+
+# What shows each image of its data set at least once; another wrapper may choose among them.
+REPEATING = (RepeatDataset, ClassBalancedDataset, MultiImageMixDataset)
 
 
 def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
@@ -39,6 +48,15 @@ def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
     options['operating_point'] = None
     model: Any = MODELS.build(options)
     _, state = read_checkpoint(checkpoint)
+    check_fits(model, state, checkpoint)
+    load_state_dict(model, state)
+    model.reader.reset_point()
+    model.reader.tau_test = 0.0
+    return revert_sync_batchnorm(model).eval()
+
+
+def check_fits(model: nn.Module, state: Mapping[str, Any], checkpoint: str | Path) -> None:
+    """Raise ValueError where a checkpoint's state dict lacks what a model needs to predict."""
     for name, value in model.state_dict().items():
         if name in state and _is_needed(name) and state[name].shape != value.shape:
             raise ValueError(
@@ -46,16 +64,20 @@ def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
                 f'{tuple(state[name].shape)}, the config makes it {tuple(value.shape)}. Give the '
                 'config that it was trained with (num_classes, channels)'
             )
-    missing = [name for name in model.state_dict() if name not in state and _is_needed(name)]
+    learned = {name for name, _ in model.named_parameters()}
+    missing = [
+        name
+        for name in model.state_dict()
+        # Another buffer than these follows from the model's arguments.
+        if (name in learned or name.endswith(('running_mean', 'running_var')))
+        and name not in state
+        and _is_needed(name)
+    ]
     if missing:
         raise ValueError(
             f'{checkpoint} is of another model: it lacks {len(missing)} of its tensors, such as '
             f'{missing[0]}. Give the config that it was trained with'
         )
-    load_state_dict(model, state)
-    model.reader.reset_point()
-    model.reader.tau_test = 0.0
-    return revert_sync_batchnorm(model).eval()
 
 
 def _is_needed(name: str) -> bool:
@@ -93,8 +115,14 @@ def _once(dataset: Any) -> Any:
         dataset = copy.copy(dataset)
         dataset['datasets'] = [_once(part) for part in dataset['datasets']]
         return dataset
-    # RepeatDataset, ClassBalancedDataset, MultiImageMixDataset
-    return _once(dataset['dataset']) if dataset.get('dataset') else copy.deepcopy(dataset)
+    if any(is_a(DATASETS, dataset.get('type'), kind) for kind in REPEATING):
+        return _once(dataset['dataset'])
+    return copy.deepcopy(dataset)
+
+
+def metainfo_of(dataset: Any) -> dict[str, Any]:
+    """That of a data set, or of the first one in a wrapper that has none, such as torch's."""
+    return (dataset if hasattr(dataset, 'metainfo') else first_part(dataset)).metainfo
 
 
 def split_loader(cfg: Config, split: str, num_workers: int | None = None) -> DataLoader:
@@ -123,7 +151,7 @@ def split_loader(cfg: Config, split: str, num_workers: int | None = None) -> Dat
 
 
 def check_labels(dataset: Any, split: str) -> None:
-    """Raise ValueError where the first image of a data set comes without a label map."""
+    """Raise ValueError where the first image of a data set has no label map, or a colour mask."""
     if not len(dataset):
         raise ValueError(f'the {split} split has no images: check its folders and suffixes')
     try:
@@ -144,6 +172,12 @@ def check_labels(dataset: Any, split: str) -> None:
             f'the {split} split has no labels to compare with: give its data set '
             'data_prefix.seg_map_path and its pipeline LoadAnnotations, or take another split'
         )
+    shape = tuple(sample.gt_sem_seg.data.shape[-3:])
+    if shape[0] != 1:  # PackSegInputs puts a channel before (H, W), and leaves (H, W, 3) as it is
+        raise ValueError(
+            f'the label map of {sample.metainfo.get("seg_map_path", f"the {split} split")} has the '
+            f'shape {shape}: {LABEL_MAPS}'
+        )
 
 
 def measure(
@@ -161,7 +195,7 @@ def measure(
     on_device: Any = model.to(get_device()).eval()
     dataset: Any = loader.dataset
     evaluator = Evaluator(metric)
-    evaluator.dataset_meta = dataset.metainfo
+    evaluator.dataset_meta = metainfo_of(dataset)
     steps = len(loader) if progress else None
     with progress_bar(steps, what or 'evaluating') as advance, torch.no_grad():
         for batch in loader:
@@ -201,11 +235,5 @@ def class_prior_of(
             'makes one)'
         )
     prior = build_class_prior(found, len(classes), 'class_prior')
-    if prior.classes is None:
-        prior = ClassPrior(prior.pixel_counts, classes, prior.image_counts, source=prior.source)
-    if prior.classes != tuple(classes):
-        raise ValueError(
-            f'the class prior ({prior.source}) has other classes, or the same in another order, '
-            f'than the data set: {prior.classes} against {tuple(classes)}'
-        )
-    return prior
+    check_classes(prior, classes, 'the class prior')
+    return ClassPrior(prior.pixel_counts, classes, prior.image_counts, source=prior.source)

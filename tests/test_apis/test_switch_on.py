@@ -286,6 +286,7 @@ CAMVID = "dict(type='mmseg.CamVidDataset')"
     ('dataset', 'classes', 'prior'),
     [
         (CAMVID, 11, 'camvid'),
+        ("dict(type='NYUv2Dataset')", 39, 'nyuv2'),
         (f"dict(type='RepeatDataset', times=9, dataset={CAMVID})", 11, 'camvid'),
         (f"dict(type='ConcatDataset', datasets=[{CAMVID}, {CAMVID}])", 11, 'camvid'),
         (f"dict(type='ConcatDataset', datasets=[{CAMVID}, dict(type='Own')])", 11, None),
@@ -521,3 +522,18 @@ def test_the_command(tmp_path, capsys):
         main(str(given), None, str(given), force=True)
     with pytest.raises(ValueError, match='must end in .py'):
         main(UPERNET, None, 'out.json')
+
+
+def test_a_folder_with_config_and_prior_can_be_moved(tmp_path):
+    (tmp_path / 'mine').mkdir()
+    given = write(tmp_path / 'mine', small())
+    num_classes = Config.fromfile(given).model.decode_head.num_classes
+    ClassPrior([9.0, *[1.0] * (num_classes - 1)]).save(tmp_path / 'mine' / 'prior.json')
+    main(str(given), str(tmp_path / 'mine' / 'prior.json'), tmp_path / 'mine' / 'ltmi.py')
+    (tmp_path / 'mine').rename(tmp_path / 'moved')
+    text = (tmp_path / 'moved' / 'ltmi.py').read_text()
+    assert str(tmp_path) not in text
+    cfg = Config.fromfile(tmp_path / 'moved' / 'ltmi.py')
+    model = MODELS.build(cfg.model)
+    expected = ClassPrior.load(tmp_path / 'moved' / 'prior.json').log_probs()
+    torch.testing.assert_close(model.decode_head.log_prior, expected)

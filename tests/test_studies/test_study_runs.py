@@ -5,6 +5,7 @@ import shutil
 import signal
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 import run
@@ -81,6 +82,21 @@ def test_a_finished_run_is_skipped_and_another_judge_judges_it_anew(tmp_path):
     assert work(run, judge=other) == ([], [CHOOSE])
     assert run.is_finished(other) and not run.is_finished(JUDGE)
     assert [file.name for file in (run.judgement / 'per_class').iterdir()] == ['natural.json']
+
+
+def test_progress_counts_the_runs_that_are_left(tmp_path, monkeypatch):
+    shown = []
+
+    @contextmanager
+    def bar(total, what):
+        shown.append(total)
+        yield lambda: shown.append('step')
+
+    monkeypatch.setattr('run.progress_bar', bar)
+    runs = [make(tmp_path, row) for row in 'abc']
+    work(runs[0])
+    work(*runs, failing=['c-seed0'])
+    assert shown == [1, 'step', 2, 'step', 'step']
 
 
 def test_a_judge_that_fails_or_writes_nothing_leaves_the_earlier_judgement(tmp_path):

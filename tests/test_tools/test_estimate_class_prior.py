@@ -123,6 +123,21 @@ def test_tool_counts_from_its_cache(root, run_tool):
     assert done.returncode == 1 and '0.png' in done.stderr and 'wrote' not in done.stdout
 
 
+def test_colour_masks_are_one_message_and_an_absent_class_a_warning(root, run_tool):
+    done = run_tool(
+        '--cfg-options', "train_dataloader.dataset.metainfo.classes=['a','b','c','d e']"
+    )
+    assert done.returncode == 0
+    assert 'WARNING: 1 of the 4 classes have no pixel and cannot be learned: d e.' in done.stderr
+    for i in range(2, 42):
+        cv2.imwrite(str(root / 'img' / f'{i}.jpg'), np.zeros((2, 2, 3), np.uint8))
+        cv2.imwrite(str(root / 'ann' / f'{i}.png'), np.zeros((2, 2, 3), np.uint8))
+    done = run_tool('--force')
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == 1 and len(lines) == 2 and '[40 files: ' in lines[0]
+    assert lines[1] == '40 label files could not be counted' and 'convert-labels' in lines[0]
+
+
 def test_tool_counts_as_trained(root, run_tool):
     done = run_tool('--as-trained', '4', '--seed', '5')
     assert done.returncode == 0, done.stderr
@@ -176,6 +191,28 @@ def test_hook_fills_open_priors_and_caches(root, monkeypatch):
     (root / 'ann' / '0.png').write_bytes(b'changed, so the cache is of another data set')
     with pytest.raises(ClassCountError, match='0.png'):
         ClassPriorHook().before_run(FakeRunner(root, nn.ModuleList([LogitAdjustedLoss()])))
+
+
+def test_hook_logs_what_it_counted(root, caplog):
+    from mmseg_ltmi.models.losses import LogitAdjustedLoss
+
+    dataset = build(root, metainfo=dict(classes=('a', 'b', 'c', 'crack')))
+    for _ in range(2):  # counted, then read
+        runner = FakeRunner(root, nn.ModuleList([LogitAdjustedLoss()]))
+        runner.train_dataloader.dataset = dataset
+        with caplog.at_level(logging.INFO, 'test'):
+            caplog.clear()
+            ClassPriorHook().before_run(runner)
+        table, warning = caplog.records[-2:]
+        rows = [line for line in table.message.splitlines() if line.startswith('| c ')]
+        assert rows[0].split()[1:-1] == ['c', '|', '3', '|', '42.8571', '|', '2', '|', 'head']
+        assert '2 images, 1 pixels ignored' in table.message
+        assert warning.levelname == 'WARNING' and 'cannot be learned: crack.' in warning.message
+        assert '12.5 % of all pixels have the label that is ignored' in warning.message
+    (root / 'work/class_prior.json').unlink()
+    caplog.clear()
+    ClassPriorHook().before_run(FakeRunner(root, nn.ModuleList([LogitAdjustedLoss()])))
+    assert 'cannot be learned' not in caplog.text
 
 
 def test_hook_leaves_a_run_that_only_tests(root):

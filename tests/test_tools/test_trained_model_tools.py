@@ -10,7 +10,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
+from mmseg.registry import DATASETS, MODELS
 
 from mmseg_ltmi.apis import choose, runs
 from mmseg_ltmi.apis.browse import browse
@@ -100,7 +100,7 @@ def test_choose_report_embed_and_use(folder, cfg, capsys):
     assert main(again) == 0 and 'cross-fitted in 3 folds' in capsys.readouterr().out
     work = folder / 'work/operating_point'
     assert json.loads((work / 'operating_point.json').read_text())['rule'] == 'tau'
-    assert main([*again, '--force', '--folds', '0', '--select', 'test']) == 0
+    assert main([*again, '--force', '--folds', '1', '--select', 'test']) == 0
     shown = capsys.readouterr()
     assert 'WARNING: chosen and reported on the same split (test)' in shown.err
     assert f'in {work}/operating_point.json' in shown.out and 'tau_test=' in shown.out
@@ -116,6 +116,52 @@ def test_the_images_count_and_not_the_names_of_the_splits(folder, cfg):
     cfg.test_dataloader.dataset.indices = [0, 1, 2]
     choose(cfg, folder / 'small.pth', warn=told.append)
     assert len(told) == 1
+
+
+def test_the_same_images_are_cross_fitted_by_default(folder, cfg):
+    """As in a data set without labels for testing, whose test split is val."""
+    told = []
+    cfg.val_dataloader = cfg.test_dataloader
+    found = choose(cfg, folder / 'small.pth', warn=told.append)
+    assert found.title == 'test split, cross-fitted in 5 folds, as val has the same images'
+    folded = choose(cfg, folder / 'small.pth', folds=5, warn=told.append)
+    assert found.values == folded.values and found.point.report['folds'] == 5 and not told
+    same = choose(cfg, folder / 'small.pth', select='test', warn=told.append)
+    assert same.title == 'test split, cross-fitted in 5 folds' and not told
+    for folds in (0, 1):
+        found = choose(cfg, folder / 'small.pth', folds=folds, warn=told.append)
+        assert found.title == 'test split, chosen on val' and found.point.report['folds'] == 0
+    assert len(told) == 2 and '6 of the 6 of test are in val too' in told[1]
+    cfg.test_dataloader.dataset.indices = [0]  # not to be divided
+    choose(cfg, folder / 'small.pth', max_values=2**12, warn=told.append)
+    assert len(told) == 3
+
+
+@DATASETS.register_module(force=True)
+class EverySecond(torch.utils.data.Dataset):
+    """A wrapper without metainfo that leaves images out."""
+
+    def __init__(self, dataset):
+        self.dataset = DATASETS.build(dataset)
+        self.indices = range(0, len(self.dataset), 2)
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, index):
+        return self.dataset[self.indices[index]]
+
+
+def test_a_wrapper_that_leaves_images_out_keeps_them_out(folder, cfg):
+    inner = cfg.test_dataloader.dataset
+    cfg.test_dataloader.dataset = dict(type='mmseg.EverySecond', dataset=inner)
+    found = explain(cfg, folder / 'small.pth').rows
+    page = browse(cfg, [folder / 'small.pth'], classes=['disc', 'background'], num_images=20)
+    assert len(page.images) == 3
+    chosen = choose(cfg, folder / 'small.pth').values
+    cfg.test_dataloader.dataset = {**inner, 'indices': [0, 2, 4]}
+    assert str(found) == str(explain(cfg, folder / 'small.pth').rows)  # NaN is not itself
+    assert str(chosen) == str(choose(cfg, folder / 'small.pth').values)
 
 
 @pytest.mark.parametrize('old', [False, True], ids=['new', 'earlier version'])
@@ -225,6 +271,11 @@ def test_a_split_without_labels(folder, cfg):
     cfg.test_dataloader.dataset.data_prefix.img_path = str(images)
     with pytest.raises(ValueError, match='the test split has no labels to compare with'):
         split_loader(read_config(cfg), 'test')
+    image = cfg.test_dataloader.dataset.pop('data_prefix')['img_path']
+    cfg.test_dataloader.dataset.data_prefix = dict(img_path=image, seg_map_path=image)
+    for look in (choose, explain, by_testing(folder)):  # images as label maps
+        with pytest.raises(ValueError, match=r'\.png has the shape .*64, 3\): a label map has one'):
+            look(cfg, folder / 'small.pth')
     cfg.pop('test_dataloader')
     with pytest.raises(ValueError, match='no test_dataloader: choose another split'):
         explain(cfg, folder / 'small.pth')
@@ -236,7 +287,7 @@ def test_the_prior_is_of_the_classes_of_the_data_set(folder, cfg):
     classes = prior.classes
     assert class_prior_of(None, cfg, model, classes).classes == classes
     turned = ClassPrior(prior.pixel_counts, classes[::-1])
-    with pytest.raises(ValueError, match='the same in another order'):
+    with pytest.raises(ValueError, match='their classes in another order'):
         class_prior_of(turned, cfg, model, classes)
     model.reader.log_prior.fill_(torch.nan)
     cfg.test_evaluator = [dict(type='IoUMetric'), dict(type='x', class_prior=[1] * 13)]
@@ -250,17 +301,41 @@ def test_the_natural_posterior_is_measured_whatever_the_config_says(folder, cfg)
     natural = choose(cfg, folder / 'small.pth').values
     cfg.model.decode_head.tau_test = 1.0
     assert choose(cfg, folder / 'small.pth').values == natural
-    for wrong in (dict(folds=1), dict(choice='x'), dict(max_values=0)):
+    for wrong in (dict(folds=-1), dict(choice='x'), dict(max_values=0)):
         with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
             choose(cfg, folder / 'small.pth', **wrong)
+
+
+@pytest.mark.parametrize('content', [b'', b'no checkpoint', None], ids=['empty', 'text', 'cut'])
+def test_a_file_that_is_no_checkpoint(folder, cfg, tmp_path, content, capsys):
+    bad, config = tmp_path / 'bad.pth', str(folder / 'small.py')
+    bad.write_bytes((folder / 'small.pth').read_bytes()[:9000] if content is None else content)
+    for command in (
+        ['test', config, str(bad), '--work-dir', str(tmp_path)],
+        ['choose', config, str(bad)],
+        ['explain', config, str(bad)],
+        ['browse', config, str(bad), '--out', str(tmp_path / 'a.png')],
+        ['convert', str(bad), str(tmp_path / 'b.pth')],
+        ['train', config, '--work-dir', str(tmp_path), '--cfg-options', f'load_from={bad}'],
+        ['train', config, '--work-dir', str(tmp_path), '--resume'],
+    ):
+        (tmp_path / 'last_checkpoint').write_text(str(bad))
+        assert main(command) == 1
+        error = capsys.readouterr().err
+        assert f'mmseg-ltmi {command[0]}: {bad} cannot be read as a checkpoint' in error
+
+
+def by_testing(folder):
+    return lambda cfg, checkpoint: runs.test(cfg, checkpoint, folder / 'test')
 
 
 def test_a_checkpoint_with_other_classes_is_refused(folder, cfg):
     state = torch.load(folder / 'small.pth')['state_dict']
     del state['decode_head.conv_seg.bias']
     torch.save({'state_dict': state}, folder / 'other.pth')
-    with pytest.raises(ValueError, match='it lacks 1 of its tensors.*conv_seg.bias'):
-        load_model(read_config(cfg), folder / 'other.pth')
+    for look in (load_model, by_testing(folder)):
+        with pytest.raises(ValueError, match='it lacks 1 of its tensors.*conv_seg.bias'):
+            look(read_config(cfg), folder / 'other.pth')
     state['decode_head.conv_seg.weight'] = torch.zeros(19, 64, 1, 1)
     torch.save({'state_dict': state}, folder / 'other.pth')
     with pytest.raises(ValueError, match=r'of another model.*\(19, 64, 1, 1\)'):
