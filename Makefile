@@ -14,10 +14,24 @@ test: .venv/.ready .venv-onedl/.ready
 	.venv-onedl/bin/python -m pytest -q -m smoke
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
+# PLW1514: text files are UTF-8, also on Windows, whose default is another.
 lint: .venv/.lint
 	$(BIN)/ruff check .
+	$(BIN)/ruff check --preview --select PLW1514 mmseg_ltmi tools examples studies setup.py
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --strict --follow-imports=silent tests/typed_user.py
+	$(BIN)/codespell
+	$(BIN)/python .ci/check_docs.py
+
+# The guides and the reference as a site, into site/. A warning is an error.
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Wheel and source distribution, into dist/.
+dist: .venv/.lint
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
 
 # torch first, so that nothing else chooses its build; the last step has all it needs in place.
 .venv/.ready: EXTRA := lite
@@ -33,4 +47,8 @@ lint: .venv/.lint
 	$(PIP) -r requirements/dev.txt
 	touch $@
 
-.PHONY: demo test lint
+.venv/.docs: .venv/.ready
+	$(PIP) -r requirements/docs.txt
+	touch $@
+
+.PHONY: demo test lint docs dist

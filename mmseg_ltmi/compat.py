@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-import inspect
 import sys
-import warnings
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import PackageNotFoundError, distribution
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -19,11 +17,10 @@ MMSEG_MIN, MMSEG_BELOW = '1.2.2', '2'
 def apply() -> None:
     """Run every step; calling it again changes nothing."""
     check_version()
-    handle_pkg_resources()
     stand_in_for_compiled_ops()
     allow_checkpoint_classes()
     keep_checkpoints_data()
-    name_fork_package()
+    take_stand_in_to_workers()
     plain_param_groups()
 
 
@@ -60,25 +57,6 @@ def check_version() -> None:
         )
 
 
-def handle_pkg_resources() -> None:
-    """mmengine 0.10 finds ``mmseg::`` bases by pkg_resources, which setuptools 82 removed.
-
-    Where it is there, its own deprecation warning says nothing that a user could act on.
-    """
-    if importlib.util.find_spec('pkg_resources') is not None:
-        warnings.filterwarnings('ignore', 'pkg_resources is deprecated', UserWarning)
-        return
-    from mmengine.utils import package_utils
-
-    if 'pkg_resources' in inspect.getsource(package_utils):
-        # Not an error: a config without such a base never asks for it.
-        warnings.warn(
-            "configs with _base_ = 'mmseg::...' will fail: mmengine needs pkg_resources, which "
-            "setuptools 82 removed. pip install 'setuptools>=77.0.3,<82'",
-            stacklevel=2,
-        )
-
-
 class _MissingOps(ModuleType):
     """``mmcv._ext`` without compiled ops: it imports, and a call says what is missing."""
 
@@ -110,6 +88,28 @@ def stand_in_for_compiled_ops() -> None:
     # No loader: that is how mmcv.utils.check_ops_exist still finds that there are no ops.
     module.__spec__ = ModuleSpec('mmcv._ext', None, origin=__file__)
     sys.modules['mmcv._ext'] = module
+
+
+def take_stand_in_to_workers() -> None:
+    """A spawned worker of a data loader, as on Windows, imports what its data set's pickle names.
+
+    Mostly that is mmseg.datasets, which needs the stand-in: a pickle names this module first.
+    """
+    from mmengine.dataset import BaseDataset
+
+    if not isinstance(sys.modules.get('mmcv._ext'), _MissingOps):
+        return
+
+    def reduce(self: BaseDataset, protocol: Any) -> tuple:
+        reduced: Any = object.__reduce_ex__(self, protocol)
+        function, arguments, *state = reduced
+        return _call, (function, *arguments), *state
+
+    BaseDataset.__reduce_ex__ = reduce
+
+
+def _call(function: Callable, *arguments: Any) -> Any:
+    return function(*arguments)
 
 
 def _history_statistic(owner: Any, name: str) -> Any:
@@ -170,14 +170,6 @@ def keep_checkpoints_data() -> None:
         checkpoint._safe_torch_load = torch.load
 
 
-def name_fork_package() -> None:
-    """``mmseg::`` bases are looked up by distribution, and the fork's has another name."""
-    from mmengine.config.utils import MODULE2PACKAGE
-
-    if not _is_distribution('mmsegmentation') and _is_distribution('onedl-mmsegmentation'):
-        MODULE2PACKAGE['mmseg'] = 'mmseg'
-
-
 def plain_param_groups() -> None:
     """``compile=True`` traces the optimizer's step, and torch's Dynamo stumbles over ConfigDicts.
 
@@ -196,11 +188,3 @@ def plain_param_groups() -> None:
 
     with_plain_groups.gives_plain_groups = True  # type: ignore[attr-defined]
     OptimWrapper.__init__ = with_plain_groups
-
-
-def _is_distribution(name: str) -> bool:
-    try:
-        distribution(name)
-    except PackageNotFoundError:
-        return False
-    return True

@@ -7,7 +7,7 @@ own. ``import mmseg_ltmi`` therefore costs nothing of OpenMMLab, and works befor
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
+CONFIGS = 'mmengine.config'
 REGISTRIES = 'mmseg.registry'
 LOCATIONS = {
     'DATASETS': 'mmseg_ltmi.datasets',
@@ -28,26 +29,36 @@ LOCATIONS = {
 def register_with_mmseg() -> None:
     """Add the locations now, or as soon as mmsegmentation's registries are imported.
 
-    Does nothing where mmsegmentation is not installed. Calling it again changes nothing.
+    So with the search for ``PACKAGE::`` configs, which waits for mmengine's. Does nothing where
+    mmsegmentation is not installed. Calling it again changes nothing.
     """
-    if REGISTRIES in sys.modules:
-        _add_locations(sys.modules[REGISTRIES])
-    elif find_spec('mmseg') is not None and not any(
-        isinstance(finder, _WaitForRegistries) for finder in sys.meta_path
-    ):
-        from .compat import stand_in_for_compiled_ops
+    if REGISTRIES not in sys.modules and find_spec('mmseg') is None:
+        return
+    from .compat import stand_in_for_compiled_ops
+    from .package_configs import find_configs
 
-        stand_in_for_compiled_ops()
-        sys.meta_path.insert(0, _WaitForRegistries())
+    stand_in_for_compiled_ops()
+    _when_imported(CONFIGS, find_configs)
+    _when_imported(REGISTRIES, _add_locations)
 
 
-class _WaitForRegistries(MetaPathFinder):
-    """Adds the locations right after mmsegmentation's registries are made; then it is gone."""
+def _when_imported(name: str, act: Callable[[], None]) -> None:
+    if name in sys.modules:
+        act()
+    elif not any(isinstance(f, _AfterImport) and f.name == name for f in sys.meta_path):
+        sys.meta_path.insert(0, _AfterImport(name, act))
+
+
+class _AfterImport(MetaPathFinder):
+    """Acts right after a module has been imported; then it is gone."""
+
+    def __init__(self, name: str, act: Callable[[], None]) -> None:
+        self.name, self.act = name, act
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != REGISTRIES:
+        if name != self.name:
             return None
         sys.meta_path.remove(self)  # the others are asked
         try:
@@ -59,20 +70,21 @@ class _WaitForRegistries(MetaPathFinder):
         loader: Any = spec.loader
         execute = loader.exec_module
 
-        def execute_and_add(module: ModuleType) -> None:
+        def execute_and_act(module: ModuleType) -> None:
             execute(module)
             if self in sys.meta_path:  # not before: somebody may only look for the module
                 sys.meta_path.remove(self)
-            _add_locations(module)
+                self.act()
 
-        loader.exec_module = execute_and_add
+        loader.exec_module = execute_and_act
         return spec
 
 
-def _add_locations(registries: ModuleType) -> None:
+def _add_locations() -> None:
     from . import compat
 
     compat.apply()
+    registries = sys.modules[REGISTRIES]
     for name, location in LOCATIONS.items():
         registry = getattr(registries, name)
         if location in registry._locations:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import pickle
 import subprocess
 import sys
@@ -25,12 +24,11 @@ from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
-from mmengine.utils import package_utils
 from torch import nn
 from torch.utils.data import DataLoader
 
 import mmseg_ltmi  # noqa: F401
-from mmseg_ltmi import compat
+from mmseg_ltmi import compat, package_configs
 
 pytestmark = pytest.mark.smoke
 ROOT = Path(__file__).parents[1]
@@ -241,14 +239,37 @@ def test_older_torch_needs_no_allow_list(monkeypatch):
     ],
 )
 def test_only_the_fork_is_renamed(monkeypatch, installed, package):
-    def distribution(name):
-        if name != installed:
-            raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(compat, 'distribution', distribution)
+    monkeypatch.setattr(package_configs, '_is_distribution', lambda name: name == installed)
     monkeypatch.setitem(config_utils.MODULE2PACKAGE, 'mmseg', 'mmsegmentation')
-    compat.name_fork_package()
+    package_configs.find_configs()
     assert config_utils.MODULE2PACKAGE['mmseg'] == package
+
+
+def test_configs_of_packages_are_found_without_pkg_resources():
+    # In a Python of its own: setuptools 82 has none.
+    out = python(
+        """
+        sys.modules['pkg_resources'] = None
+        import warnings
+        warnings.filterwarnings('error', 'pkg_resources')
+        import mmseg_ltmi
+        from mmengine.config import Config
+        from mmengine.hub import get_config
+        for base in (
+            'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py',
+            'mmseg_ltmi::demo/ce_fcn-r18_400_shapes-128x128.py',
+        ):
+            print(Config.fromstring(f'_base_ = {base!r}', '.py').model.decode_head.num_classes)
+            print(get_config(base).model.decode_head.num_classes)
+        """
+    )
+    assert out.split()[-4:] == ['19', '19', '13', '13']
+
+
+def test_a_package_that_is_nowhere_is_refused():
+    assert not package_configs.is_installed('no_such_package')
+    with pytest.raises(PackageNotFoundError, match='no_such_package'):
+        package_configs.get_installed_path('no_such_package')
 
 
 def hide(monkeypatch, hidden: str) -> None:
@@ -256,23 +277,6 @@ def hide(monkeypatch, hidden: str) -> None:
     monkeypatch.setattr(
         importlib.util, 'find_spec', lambda name, *rest: None if name == hidden else find(name)
     )
-
-
-@pytest.mark.skipif(
-    'pkg_resources' not in inspect.getsource(package_utils), reason='this mmengine needs none'
-)
-def test_missing_pkg_resources_is_announced(monkeypatch):
-    hide(monkeypatch, 'pkg_resources')
-    with pytest.warns(UserWarning, match='setuptools>=77.0.3,<82'):
-        compat.handle_pkg_resources()
-
-
-def test_an_mmengine_without_pkg_resources_is_not_warned_about(monkeypatch, recwarn):
-    hide(monkeypatch, 'pkg_resources')
-    monkeypatch.setattr(compat.inspect, 'getsource', lambda module: 'import importlib.metadata')
-    assert package_utils is not None
-    compat.handle_pkg_resources()
-    assert not recwarn
 
 
 @pytest.mark.parametrize('missing', ['mmengine', 'mmcv', 'mmseg'])

@@ -6,6 +6,7 @@ require_openmmlab()
 
 from .camvid import CamVidDataset  # noqa: E402
 from .longtail_shapes import LongTailShapesDataset  # noqa: E402
+from .nyuv2 import NYUv2Dataset  # noqa: E402
 from .two_views import PackTwoViews  # noqa: E402
 
-__all__ = ['CamVidDataset', 'LongTailShapesDataset', 'PackTwoViews']
+__all__ = ['CamVidDataset', 'LongTailShapesDataset', 'NYUv2Dataset', 'PackTwoViews']
