@@ -148,7 +148,7 @@ def main() -> None:
         )
     print(f'{args.files} label maps, {args.rounds} rounds\n{table}')
     if args.json is not None:
-        args.json.write_text(json.dumps(figures, indent=1) + '\n')
+        args.json.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
 
 
 if __name__ == '__main__':

@@ -92,7 +92,7 @@ def peak_mib(form: str, size: dict[str, int], args: argparse.Namespace) -> float
     RUN[form](make_inputs({**size, 'N': 16, 'K': 2 * size['C']}, args.key_gradient))  # loads all
     inputs = make_inputs(size, args.key_gradient)
     # Not ru_maxrss, which starts at what the parent held. Writing 5 resets the peak to the present.
-    Path('/proc/self/clear_refs').write_text('5')
+    Path('/proc/self/clear_refs').write_text('5', encoding='utf-8')
     before = high_water_kib()
     RUN[form](inputs)
     return (high_water_kib() - before) / 2**10
@@ -100,7 +100,7 @@ def peak_mib(form: str, size: dict[str, int], args: argparse.Namespace) -> float
 
 def high_water_kib() -> int:
     """The process's peak resident memory; Linux only."""
-    status = Path('/proc/self/status').read_text()
+    status = Path('/proc/self/status').read_text(encoding='utf-8')
     return int(status.split('VmHWM:')[1].split()[0])
 
 
@@ -202,7 +202,7 @@ def main() -> None:
         print(table, flush=True)
         figures[name] = {'sizes': rows, 'exponents': exponents}
     if args.json is not None:
-        args.json.write_text(json.dumps(figures, indent=1) + '\n')
+        args.json.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
     if args.plot is not None:
         plot(figures, args.plot)
 

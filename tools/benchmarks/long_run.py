@@ -39,7 +39,7 @@ class Watch(Hook):
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Note all three."""
-        pages = int(Path('/proc/self/statm').read_text().split()[1])
+        pages = int(Path('/proc/self/statm').read_text(encoding='utf-8').split()[1])
         self.rows.append((pages * PAGE_MIB, time.perf_counter(), time.process_time()))
 
 
@@ -93,7 +93,7 @@ def main() -> None:
             table.add_row([window['steps'], *values])
         print(f'{path}\n{table}')
     if args.json is not None:
-        args.json.write_text(json.dumps(figures, indent=1) + '\n')
+        args.json.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
 
 
 if __name__ == '__main__':

@@ -116,7 +116,7 @@ def peak_mib(path: str, form: str, args: argparse.Namespace) -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     # Not ru_maxrss, which begins at the peak of the parent. In kB; Linux only.
-    status = Path('/proc/self/status').read_text()
+    status = Path('/proc/self/status').read_text(encoding='utf-8')
     return int(status.split('VmHWM:')[1].split()[0]) / 2**10
 
 
@@ -198,7 +198,7 @@ def main() -> None:
             table.add_row([form, f'{1e3 * row["seconds"]:.0f}', f'{row["ratio"]:.3f}', memory])
         print(f'{path}, batch {args.batch}, {args.size}x{args.size}, {get_device()}\n{table}')
     if args.json is not None:
-        args.json.write_text(json.dumps(figures, indent=1) + '\n')
+        args.json.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
     if args.plot is not None:
         plot(figures, args.plot)
 
