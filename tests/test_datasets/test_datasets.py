@@ -3,12 +3,16 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
+from mmengine.config import Config
+from mmseg.registry import DATASETS
 
 import mmseg_ltmi  # noqa: F401
 from mmseg_ltmi import ClassPrior
-from mmseg_ltmi.datasets import CamVidDataset, LongTailShapesDataset
+from mmseg_ltmi.datasets import CamVidDataset, LongTailShapesDataset, NYUv2Dataset
 
+CONFIGS = Path(__file__).parents[2] / 'configs'
 PIPELINE = [dict(type='mmseg.LoadAnnotations')]
 
 
@@ -61,22 +65,93 @@ def test_bad_split(tmp_path):
         shapes(tmp_path, split='dev')
 
 
-@pytest.mark.skipif('LTMI_CAMVID_ROOT' not in os.environ, reason='needs CamVid')
-@pytest.mark.parametrize('split, number', [('train', 367), ('val', 101), ('test', 233)])
-def test_camvid(split, number):
-    dataset = CamVidDataset(
-        data_root=os.environ['LTMI_CAMVID_ROOT'],
+@pytest.mark.parametrize(
+    ('kind', 'split', 'number'),
+    [
+        (CamVidDataset, 'train', 367),
+        (CamVidDataset, 'val', 101),
+        (CamVidDataset, 'test', 233),
+        (NYUv2Dataset, 'train', 678),
+        (NYUv2Dataset, 'val', 117),
+        (NYUv2Dataset, 'test', 654),
+    ],
+)
+def test_converted_files(kind, split, number):
+    if kind.ROOT_VARIABLE not in os.environ:
+        pytest.skip(f'needs {kind.ROOT_VARIABLE}')
+    dataset = kind(
+        data_root=os.environ[kind.ROOT_VARIABLE],
         data_prefix=dict(img_path=f'img_dir/{split}', seg_map_path=f'ann_dir/{split}'),
         pipeline=PIPELINE,
     )
     assert len(dataset) == number
+    classes = len(kind.METAINFO['classes'])
+    for i in (0, number // 2, number - 1):
+        label = dataset[i]['gt_seg_map']
+        assert cv2.imread(dataset[i]['img_path']).shape == (*label.shape, 3)
+        assert set(np.unique(label)) <= {*range(classes), 255}
+        counted = ClassPrior.from_label_files([dataset[i]['seg_map_path']], num_classes=classes)
+        counts = np.bincount(label.ravel(), minlength=256)
+        assert (counted.pixel_counts == counts[:classes]).all()
+        assert counted.num_ignored == counts[255]
     if split == 'train':
         counted = ClassPrior.from_dataset(dataset, num_workers=2)
-        published = ClassPrior.load('camvid')
+        published = ClassPrior.load(kind.CONVERTER.removesuffix('.py'))
         assert (counted.pixel_counts == published.pixel_counts).all()
         assert (counted.image_counts == published.image_counts).all()
         assert counted.num_ignored == published.num_ignored
         assert counted.classes == published.classes
+
+
+def test_nyuv2_names_and_colours():
+    classes, palette = (NYUv2Dataset.METAINFO[key] for key in ('classes', 'palette'))
+    assert len(classes) == len(set(classes)) == len(palette) == 39
+    assert len({tuple(colour) for colour in palette}) == 39
+    # Pascal VOC's colours of 1, 2, 3 and 38; 0 is its background.
+    assert palette[:3] == [[128, 0, 0], [0, 128, 0], [128, 128, 0]]
+    assert palette[37] == [0, 128, 192]
+    assert (classes[0], classes[38]) == ('wall', 'otherfurniture')
+
+
+@pytest.mark.parametrize('file', sorted((CONFIGS / 'nyuv2').glob('*.py')), ids=lambda f: f.stem)
+def test_nyuv2_configs_read_what_the_converter_lays_out(file, tmp_path, monkeypatch):
+    label = np.arange(256 * 344, dtype=np.uint16).reshape(256, 344) % 40
+    label[label == 39] = 255
+    for split in ('train', 'val', 'test'):
+        for folder, suffix, pixels in (('img', 'jpg', label % 250), ('ann', 'png', label)):
+            (tmp_path / f'{folder}_dir' / split).mkdir(parents=True)
+            name = str(tmp_path / f'{folder}_dir' / split / f'nyu_0000.{suffix}')
+            cv2.imwrite(name, pixels.astype(np.uint8))
+    monkeypatch.setenv('LTMI_NYU_ROOT', str(tmp_path))
+    cfg = Config.fromfile(file)
+    sizes = {}
+    for split in ('train', 'val', 'test'):
+        dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+        assert len(dataset) == 1 and f'{split}/nyu_0000.jpg' in dataset.get_data_info(0)['img_path']
+        read = dataset[0]['data_samples'].gt_sem_seg.data.numpy()
+        sizes[split] = read.shape
+        assert set(np.unique(read)) <= {*range(39), 255}
+    assert sizes == {'train': (1, 224, 224), 'val': (1, 256, 344), 'test': (1, 256, 344)}
+    assert (read[0] == label).all()
+
+
+@pytest.mark.parametrize('kind', [CamVidDataset, NYUv2Dataset])
+def test_a_set_that_is_not_there_says_how_to_get_it(kind, tmp_path, monkeypatch):
+    (tmp_path / 'img').mkdir()
+    variable = kind.ROOT_VARIABLE
+    for value, said in ((None, 'is not set'), ('/nowhere', "is '/nowhere'")):
+        for folder in ('img', 'none'):
+            monkeypatch.delenv(variable, raising=False)
+            if value:
+                monkeypatch.setenv(variable, value)
+            with pytest.raises(FileNotFoundError) as error:
+                kind(data_root=str(tmp_path), data_prefix=dict(img_path=folder))
+            text = str(error.value)
+            name = kind.__name__.removesuffix('Dataset')
+            assert f'{name} has no .jpg image in {tmp_path}/{folder}.' in text
+            assert f'{variable}, which {said}' in text
+            # The converter that it names is there, seen from where one is.
+            assert Path(text.split('python ')[1].split(' SOURCE')[0]).is_file()
 
 
 def test_camvid_holds_out_a_drive(tmp_path):
