@@ -159,7 +159,7 @@ def run(work_dir: Path, iters: int, resume: bool = False) -> Runner:
 
 def test_checkpoint_of_a_run_loads_and_resumes(tmp_path):
     run(tmp_path, 4)
-    checkpoint = torch.load(tmp_path / 'iter_4.pth', weights_only=True)
+    checkpoint = torch.load(tmp_path / 'iter_4.pth')
     assert 'train/loss' in checkpoint['message_hub']['log_scalars']
     assert run(tmp_path, 6, resume=True).iter == 6
     assert (tmp_path / 'iter_6.pth').is_file()
@@ -184,7 +184,7 @@ def test_unprepared_torch_refuses_that_checkpoint(tmp_path):
 def test_mmengine_statistics_load_with_weights_only(tmp_path):
     buffer = HistoryBuffer([1.0, 2.0], [1, 1])
     torch.save({'b': buffer, 'n': np.float64(3)}, tmp_path / 'a.pth')
-    loaded = torch.load(tmp_path / 'a.pth', weights_only=True)
+    loaded = torch.load(tmp_path / 'a.pth')
     assert loaded['b'].mean() == 1.5 and loaded['n'] == 3
 
 

@@ -7,10 +7,16 @@ from mmseg.registry import MODELS
 from ranks import run_ranks
 from tiny import batch, segmentor, total
 from torch import nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 import mmseg_ltmi  # noqa: F401
+
+pytest.importorskip('torch', '2.6', reason='torch has no public fully_shard')
+from torch.distributed.checkpoint.state_dict import (  # noqa: E402
+    StateDictOptions,
+    get_model_state_dict,
+)
+from torch.distributed.fsdp import fully_shard  # noqa: E402
 
 WORLD, STEPS = 2, 3
 FULL = StateDictOptions(full_state_dict=True)

@@ -34,7 +34,7 @@ def test_stock_head_predicts_the_same(tmp_path, tau):
     ours = ltmi_head(contrast=dict(class_prior=[8, 4, 1]))
     torch.save({'meta': {'iter': 3}, 'state_dict': ours.state_dict()}, tmp_path / 'ltmi.pth')
     convert(tmp_path / 'ltmi.pth', tmp_path / 'new' / 'stock.pth', tau)
-    checkpoint = torch.load(tmp_path / 'new' / 'stock.pth', weights_only=True)
+    checkpoint = torch.load(tmp_path / 'new' / 'stock.pth')
     assert checkpoint['meta']['iter'] == 3
     ours.tau_test = tau
     assert_same_predictions(checkpoint['state_dict'], ours)

@@ -239,7 +239,7 @@ def test_train_resume_and_test(tmp_path, options, monkeypatch):
     assert 'decode.loss_contrast' in log and 'decode.contrast_temperature' in log
     assert (tmp_path / 'run/class_prior.json').is_file()
 
-    state = torch.load(tmp_path / 'run/iter_4.pth', weights_only=True)['state_dict']
+    state = torch.load(tmp_path / 'run/iter_4.pth')['state_dict']
     held = (state['decode_head.contrast.queue.labels'] >= 0).float().mean()
     more = [o.replace('max_iters=4', 'max_iters=6') for o in options]
     train = ['train', str(config), '--work-dir', str(tmp_path / 'run')]

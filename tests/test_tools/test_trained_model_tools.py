@@ -89,7 +89,7 @@ def test_choose_report_embed_and_use(folder, cfg, capsys):
     assert miou(cfg, folder / 'in.pth', folder) == expected
     rows = json.loads((chosen / 'per_class/IoU_rule.json').read_text())
     assert len(rows) == 13
-    embedded = torch.load(folder / 'in.pth', weights_only=True)
+    embedded = torch.load(folder / 'in.pth')
     assert embedded['meta'] == {'iter': 7}
 
     # A second choice needs --force, and goes to the work dir that is named.
@@ -170,7 +170,7 @@ def test_embedded_in_a_checkpoint_whatever_it_held(folder, cfg, tmp_path, old):
     found = choose(cfg, folder / 'small.pth', choice='tau by mIoU')
     found = replace(found, point=replace(found.point, tau=1.0))
     found.reader.set_point(found.point)
-    state = torch.load(folder / 'small.pth', weights_only=True)['state_dict']
+    state = torch.load(folder / 'small.pth')['state_dict']
     if old:
         state = {k.replace('score_reader', 'inference_prior'): v for k, v in state.items()}
         state |= {'decision.shift': torch.full((13,), 9.0), 'decision.iou': torch.rand(13)}
@@ -184,7 +184,7 @@ def test_embedded_in_a_checkpoint_whatever_it_held(folder, cfg, tmp_path, old):
 
 
 def test_a_stock_checkpoint_in_a_config_with_an_ltmi_head(folder, cfg, tmp_path):
-    state = torch.load(folder / 'small.pth', weights_only=True)['state_dict']
+    state = torch.load(folder / 'small.pth')['state_dict']
     state = {k: v for k, v in state.items() if 'contrast' not in k and 'score_reader' not in k}
     torch.save(state, tmp_path / 'stock.pth')
     found = choose(cfg, tmp_path / 'stock.pth', choice='natural')
