@@ -73,7 +73,7 @@ setup(
     entry_points={'console_scripts': ['mmseg-ltmi = mmseg_ltmi.cli:main']},
     # OpenMMLab's packages are extras: a fork has the same modules under other distributions.
     install_requires=[
-        'torch>=2.0',
+        'torch>=2.1',
         'numpy',
         'opencv-python',
         'matplotlib',

@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 CHECKS: list[Callable[[PriorBuffer], None]] = []
 """Each is called with a prior that training is going to use, and may refuse it."""
 
+# torch 2.1 has none.
+_is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
+
 SAME = 1e-3
 """Two log-priors that differ by no more are one prior: files round, smoothing moves a little."""
 
@@ -120,7 +123,7 @@ class PriorBuffer(nn.Module):
             ValueError: it is of other classes than the train set.
         """
         self.check_found()
-        if not self._is_checked and not torch.compiler.is_compiling():
+        if not self._is_checked and not _is_compiling():
             self.init_weights()
             self._is_checked = True
         if self.is_open:
