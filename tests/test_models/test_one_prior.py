@@ -3,8 +3,9 @@
 import pytest
 import torch
 from mmengine.logging import MessageHub
+from mmengine.runner import Runner
 from mmseg.registry import METRICS, MODELS
-from tiny import COUNTS, batch, segmentor
+from tiny import COUNTS, batch, demo_run, segmentor
 from torch import distributed
 
 import mmseg_ltmi.core.distributed as core_distributed
@@ -179,3 +180,41 @@ def test_an_online_prior_lets_a_metric_name_another():
     predicted(model)
     evaluate(dict(type='LogitAdjustmentSweep', class_prior=OTHER))
     evaluate(dict(type='LongTailIoUMetric', class_prior=OTHER, per_class_file=None))
+
+
+@pytest.mark.parametrize('contrast', [{}, None], ids=['contrast', 'no contrast'])
+def test_a_prior_that_is_set_on_the_head_reaches_all_before_a_step(contrast):
+    """As ClassPriorHook does: EMAHook copies the buffers before the first step."""
+    config = segmentor(head=dict(loss_decode=OPEN, contrast=contrast))
+    found = MODELS.build(config).decode_head
+    assert found.needs_class_prior
+    found.set_class_prior(COUNTS)
+    assert not found.needs_class_prior
+    for name, buffer in found.named_buffers():
+        if name.endswith('log_prior'):
+            torch.testing.assert_close(buffer, LOG_PRIOR)
+    shift = found.loss_decode.natural_shift()
+    torch.testing.assert_close(found.score_reader.natural_shift, shift)
+
+
+def test_hook_and_moving_average_go_together(tmp_path):
+    cfg = demo_run(tmp_path, 1)
+    cfg.model.decode_head.loss_decode = OPEN
+    cfg.custom_hooks = [dict(type='EMAHook'), dict(type='ClassPriorHook')]
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.model.decode_head.log_prior.numel() == 13
+
+
+def test_a_loss_that_states_no_shift_ends_the_old_reading():
+    model = MODELS.build(segmentor(head=dict(loss_decode=NAMED, contrast=None)))
+    state = model.state_dict()
+    dice = dict(type='DiceLoss', loss_name='loss_dice')
+    other = MODELS.build(segmentor(head=dict(loss_decode=dice, contrast=None)))
+    other.load_state_dict(state, strict=False)
+    reader = other.decode_head.score_reader
+    torch.testing.assert_close(reader.natural_shift, model.decode_head.score_reader.natural_shift)
+    other.train().loss(*batch())
+    assert reader.natural_shift.isnan().all() and not reader.has_shift
+    scores = torch.randn(1, 4, 2, 2)
+    torch.testing.assert_close(reader(scores), scores)

@@ -272,7 +272,7 @@ def _check_class_weight(class_weight: str | Sequence[float] | None, name: str) -
                 "'inverse_sqrt', 'median_frequency', a list of numbers or None"
             )
     elif class_weight is not None:
-        values = torch.as_tensor(class_weight, dtype=torch.float64)
+        values = torch.as_tensor(class_weight, dtype=torch.float32)  # as it is used
         if values.ndim != 1 or not bool((values.isfinite() & (values > 0)).all()):
             raise ValueError(
                 f'{name}.class_weight must be positive finite numbers, one per class, '

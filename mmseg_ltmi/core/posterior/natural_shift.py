@@ -22,6 +22,9 @@ def natural_shift_of(loss: nn.Module, num_classes: int) -> Tensor | None:
     Returns:
         float32 (C,), or None where the loss does not say (its class prior is still to be filled
         in, or its scores are no log-posterior at all, as with Dice).
+
+    Raises:
+        ValueError: class weights that are negative, not finite or all zero.
     """
     stated = getattr(loss, 'natural_shift', None)
     if callable(stated):
@@ -32,6 +35,11 @@ def natural_shift_of(loss: nn.Module, num_classes: int) -> Tensor | None:
     if class_weight is None:
         return torch.zeros(num_classes)
     weight = torch.as_tensor(class_weight, dtype=torch.float32)
+    if not bool((weight.isfinite() & (weight >= 0)).all()) or not weight.any():
+        raise ValueError(
+            f'{type(loss).__name__}.class_weight must be finite numbers of at least 0, and one of '
+            f'them above it, but is {class_weight!r:.200}'
+        )
     return -weight.where(weight > 0, weight.max()).log()
 
 
@@ -42,8 +50,13 @@ def losses_of(head: nn.Module) -> list[nn.Module]:
 
 
 def stated_shift(losses: list[nn.Module], num_classes: int) -> Tensor | None:
-    """The shift (C,) of the first loss that states one, which speaks for the head."""
+    """The shift (C,) of the first loss that states one, which speaks for the head.
+
+    A loss of weight 0 trains nothing and says nothing.
+    """
     for loss in losses:
+        if getattr(loss, 'loss_weight', 1) == 0:
+            continue
         shift = natural_shift_of(loss, num_classes)
         if shift is not None and shift.shape == (num_classes,):
             return shift

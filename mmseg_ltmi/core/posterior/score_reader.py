@@ -73,6 +73,11 @@ class ScoreReader(nn.Module):
                 own.copy_(new)
                 self.has_shift |= own is self.natural_shift
 
+    def forget_shift(self) -> None:
+        """From now on it is not known what the scores mean, and they are read as they are."""
+        self.natural_shift.fill_(torch.nan)
+        self.has_shift = False
+
     @torch.no_grad()
     def set_point(self, point: OperatingPoint) -> None:
         """Decide by an operating point; its length must be C."""

@@ -26,7 +26,8 @@ def dataset_parts(dataset: Any) -> list[Part]:
     ConcatDataset and Subset.
 
     Raises:
-        ValueError: not a data set of mmsegmentation, no images, or a Subset of repeated ones.
+        ValueError: not a data set of mmsegmentation, no images, a Subset of repeated ones, or
+            another wrapper that leaves images out.
     """
     parts: dict[int, tuple[Any, dict[int, None]]] = {}
     for leaf, index in _images(dataset):
@@ -107,10 +108,12 @@ def data_info(dataset: Any, index: int) -> dict:
 def _images(dataset: Any) -> list[tuple[Any, int]]:
     # (underlying data set, image) of each image; once where a wrapper repeats it.
     if hasattr(dataset, 'datasets'):
+        _check_leaves_none_out(dataset, sum(map(len, dataset.datasets)))
         return [image for part in dataset.datasets for image in _images(part)]
     if hasattr(dataset, 'dataset'):
         images = _images(dataset.dataset)
         if not _is_subset(dataset):
+            _check_leaves_none_out(dataset, len(dataset.dataset))
             return images
         if len(images) != len(dataset.dataset):
             raise ValueError(
@@ -125,6 +128,14 @@ def _images(dataset: Any) -> list[tuple[Any, int]]:
         )
     dataset.full_init()
     return [(dataset, i) for i in range(len(dataset))]
+
+
+def _check_leaves_none_out(dataset: Any, images: int) -> None:
+    if len(dataset) < images:
+        raise ValueError(
+            f'{type(dataset).__name__} has {len(dataset)} of the {images} images that it wraps, '
+            "and nothing says which: take torch's Subset, or give it their numbers as indices"
+        )
 
 
 def _is_subset(dataset: Any) -> bool:

@@ -159,12 +159,31 @@ class LTMIHeadMixin(_Head):
             users[0].counts_labels = True  # nobody else does
 
     @property
+    def needs_class_prior(self) -> bool:
+        """Whether nobody has a prior yet; ClassPriorHook then calls :meth:`set_class_prior`."""
+        return all(prior.is_waiting for prior in self._priors())
+
+    def set_class_prior(self, class_prior: Any) -> None:
+        """Set the head's prior, in any form that the argument takes; errors as the class."""
+        self._own_prior.set(class_prior)
+        self._share_prior()
+        self._update_reader()
+
+    @property
     def log_prior(self) -> Tensor:
         """float32 (C,), or (0,) while it is open."""
         return next((p for p in self._priors() if not p.is_open), self._own_prior).log_prior
 
-    def _update_reader(self) -> None:
-        self.score_reader.update(stated_shift(losses_of(self), self.num_classes), self.log_prior)
+    def _update_reader(self, in_training: bool = False) -> None:
+        shift = stated_shift(losses_of(self), self.num_classes)
+        if in_training and shift is None and self.score_reader.has_shift:
+            print_log(
+                'no loss states how its scores are read (as with Dice): they are read as they are, '
+                'and no longer as the checkpoint said',
+                'current',
+            )
+            self.score_reader.forget_shift()
+        self.score_reader.update(shift, self.log_prior)
 
     @property
     def tau_test(self) -> float:
@@ -227,7 +246,7 @@ class LTMIHeadMixin(_Head):
             raise LabelOutOfRangeError(f'{error}; images: {images}') from error
         finally:
             self._record = None
-        self._update_reader()
+        self._update_reader(in_training=True)
         if self._taught:
             self._kept_record = record
         elif self.contrast is not None:

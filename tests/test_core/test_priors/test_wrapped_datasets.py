@@ -127,3 +127,22 @@ def test_colour_masks_are_explained_once(root):
     assert len(lines) == 1 and '[30 files: ' in lines[0] and lines[0].endswith(', ...]')
     assert 'a label map has one channel (H, W) with class indices. Convert' in lines[0]
     assert len(count_dataset(loaded(root)).failures) == 30
+
+
+class Fold:
+    """A wrapper of one's own."""
+
+    def __init__(self, chosen, **wrapped):
+        self.chosen = chosen
+        self.__dict__.update(wrapped)
+
+    def __len__(self):
+        return len(self.chosen)
+
+
+def test_a_wrapper_that_leaves_images_out_is_refused(root):
+    dataset = loaded(root)
+    assert pixels(Fold(range(4), dataset=dataset)) == [1, 2, 3, 4]  # whatever it does to them
+    for fold in (Fold([1], dataset=dataset), Fold([1], datasets=[dataset, dataset])):
+        with pytest.raises(ValueError, match='Fold has 1 of the . images.*nothing says which'):
+            pixels(fold)
