@@ -39,10 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         require_openmmlab()
         commands = import_module('.apis.commands', __package__)
-        return getattr(commands, args.command.replace('-', '_'))(args)
+        status = getattr(commands, args.command.replace('-', '_'))(args)
+        print(end='', flush=True)  # here, where a reader that is gone is no traceback
+        return status
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         if isinstance(error, (RuntimeError, ValueError)) and not _is_ours(error):
             raise
+        if isinstance(error, BrokenPipeError) and _is_ours(error):
+            # Whoever read what we print has ended, as head does. Python flushes once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         text = str(error).strip() or type(error).__name__
         if isinstance(error, FileNotFoundError) and 'config' in args:
             text += _where_data_lies(error)
@@ -71,8 +77,9 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def _where_data_lies(error: OSError) -> str:
-    # A folder that the system has not found; errors of this package have no such name.
-    if error.filename is None or Path(error.filename).suffix:
+    # A folder that a data set has not found, not one to write to; ours have no such name.
+    names = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
+    if error.filename is None or Path(error.filename).suffix or 'full_init' not in names:
         return ''
     return (
         '. If the data is elsewhere, say so with data_root in the config, or with --cfg-options '

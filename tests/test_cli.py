@@ -198,6 +198,47 @@ def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
     assert capsys.readouterr().err.strip() == 'mmseg-ltmi compare: stopped'
 
 
+@pytest.mark.skipif(os.name == 'nt', reason='Windows has no such pipe')
+def test_a_reader_that_has_ended_is_no_traceback(tmp_path):
+    """As head: what was computed is written all the same."""
+    config = 'mmseg_ltmi::demo/ce_fcn-r18_400_shapes-128x128.py'
+    if not (ROOT / 'mmseg_ltmi/.mim/configs').is_dir():
+        config = str(ROOT / 'configs/demo/ce_fcn-r18_400_shapes-128x128.py')
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-m', 'mmseg_ltmi', 'count', config, '--out', 'p.json',
+         '--workers', '0', '--cfg-options', 'train_dataloader.dataset.num_images=3',
+         'train_dataloader.dataset.size=(32,32)'],
+        cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )  # fmt: skip
+    os.close(write)
+    assert done.returncode == 1 and 'ipe' not in done.stderr, done.stderr
+    assert (tmp_path / 'p.json').is_file() and (tmp_path / 'p.png').is_file()
+
+
+def test_a_pipe_of_another_kind_that_breaks_is_told(monkeypatch, capsys):
+    def broken(args):
+        raise BrokenPipeError(32, 'Broken pipe')  # from this file, as from a worker process
+
+    monkeypatch.setattr('mmseg_ltmi.apis.commands.compare', broken)
+    assert main(['compare', 'a']) == 1
+    assert 'Broken pipe' in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_no_missing_data(tmp_path, monkeypatch, capsys):
+    def no_folder(path, *args, **kwargs):
+        kind = FileExistsError if os.path.exists(path) else FileNotFoundError  # as below /proc
+        raise kind(2, 'No such file or directory', str(path))
+
+    (tmp_path / 'a.py').write_text('')
+    monkeypatch.setattr(os, 'mkdir', no_folder)
+    assert main(['count', str(tmp_path / 'a.py'), '--out', str(tmp_path / 'no/a.json')]) == 1
+    shown = capsys.readouterr().err
+    assert str(tmp_path / 'no') in shown and 'data_root' not in shown
+
+
 def test_nothing_is_overwritten(tmp_path, capsys):
     """Before anything is computed: neither the config nor the checkpoint is there."""
     (tmp_path / 'operating_point').mkdir()

@@ -154,9 +154,10 @@ def choose(
     _check_arguments(folds, choice, max_values)
     peers = {'RankSEG': RankSEGRule()} if rankseg else {}
     cfg = read_config(config, options)
-    model: Any = load_model(cfg, checkpoint)
     if folds is not None and folds > 1:
         select = report
+    _check_splits(cfg, select, report)
+    model: Any = load_model(cfg, checkpoint)
     loaders = {split: split_loader(cfg, split) for split in {select: None, report: None}}
     if folds is None or folds < 2:
         folds, warning = _default_folds(folds, loaders, select, report)
@@ -223,6 +224,17 @@ def _check_arguments(folds: int | None, choice: str, max_values: int) -> None:
         raise ValueError(f'max_values={max_values} must be 1 or more')
     if choice not in CHOICES:
         raise ValueError(f'{choice!r} cannot be chosen: take one of {list(CHOICES)}')
+
+
+def _check_splits(cfg: Config, select: str, report: str) -> None:
+    missing, other = select, report
+    if cfg.get(f'{select}_dataloader') is not None:
+        missing, other = report, select
+    if cfg.get(f'{missing}_dataloader') is None and cfg.get(f'{other}_dataloader') is not None:
+        raise ValueError(
+            f'the config has no {missing}_dataloader: cross-fit on the {other} split, with '
+            f'--select {other} --report {other} --folds {FOLDS}, or name another split'
+        )
 
 
 def _default_folds(

@@ -88,11 +88,11 @@ def count(args: argparse.Namespace) -> int:
     # A count with holes keeps another name, so that nobody takes it for the whole.
     out = args.out.with_suffix('.partial.json') if failures else args.out
     plot = args.plot or out.with_suffix('.png')
+    prior.save(out)
+    plot_class_prior(prior, plot)
     print(class_table(prior))
     if absent := absent_classes(prior):
         print(f'WARNING: {absent}', file=sys.stderr)
-    prior.save(out)
-    plot_class_prior(prior, plot)
     print(f'wrote {out} and {plot}')
     if failures:
         print(f'{len(failures)} label files could not be counted', file=sys.stderr)
@@ -120,11 +120,13 @@ def choose(args: argparse.Namespace) -> int:
         options=_options_of(args),
         warn=lambda text: print(f'WARNING: {text}', file=sys.stderr),
     )
-    print(found.table)
+    # Printing comes last: whoever reads it may end first.
     found.save(out)
-    print(f'{found.point} in {out}/operating_point.json, curves in {out}/curves.png')
     if args.embed:
         found.embed(args.checkpoint, args.embed)
+    print(found.table)
+    print(f'{found.point} in {out}/operating_point.json, curves in {out}/curves.png')
+    if args.embed:
         print(f'{args.embed} holds it: mmseg-ltmi test reads it there')
     return 0
 
@@ -135,11 +137,11 @@ def compare(args: argparse.Namespace) -> int:
     from .compare import compare as compare_runs
 
     found = compare_runs(args.runs, args.seed_pattern or SEED, args.reading)
+    found.save(args.out)
     for group in found.groups.values():
         for run in group:
             print(f'{run.name} {run.seed}: {run.file}', file=sys.stderr)
     print(found.table)
-    found.save(args.out)
     print(f'written to {args.out}', file=sys.stderr)
     return 0
 
@@ -186,9 +188,9 @@ def explain(args: argparse.Namespace) -> int:
         progress=True,
         options=_options_of(args),
     )
-    print(found.table)
     if file is not None:
         write_rows(found.rows, file)
+    print(found.table)
     return 0
 
 

@@ -52,8 +52,8 @@ def convert_labels(
 
     Raises:
         FileNotFoundError: no such folder, or no mask in it.
-        ValueError: ``out`` is ``masks``, no palette, or a mask that is no image of 8 bits or has
-            other colours.
+        ValueError: ``out`` is ``masks`` or in it, two masks of one name, no palette, or a mask
+            that is no image of 8 bits or has other colours.
     """
     source, target = Path(masks), Path(out)
     if not source.is_dir():
@@ -61,19 +61,36 @@ def convert_labels(
     files = sorted(path for path in source.rglob(f'*{suffix}') if path.is_file())
     if not files:
         raise FileNotFoundError(f'{source} has no file that ends in {suffix}: give --suffix')
-    if source.resolve() == target.resolve():
-        raise ValueError(f'{target} holds the masks: name another folder to write')
+    if target.resolve().is_relative_to(source.resolve()):
+        raise ValueError(
+            f'{target} holds the masks or lies among them, so that what is written would be read '
+            f'as a mask: name a folder outside {source}'
+        )
+    places = _places_of(files, source, target)
     codes = _codes_of(palette)
     pixels = np.zeros(len(codes) + 1, np.int64)
     with progress_bar(len(files) if progress else None, 'converting masks') as advance:
-        for file in files:
+        for file, place in zip(files, places, strict=True):
             labels = _labels_of(file, codes, ignore_others)
             pixels += np.bincount(np.minimum(labels, len(codes)).ravel(), minlength=len(codes) + 1)
-            place = (target / file.relative_to(source)).with_suffix('.png')
             place.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(labels).save(place)
             advance()
     return Converted(len(files), pixels)
+
+
+def _places_of(files: list[Path], source: Path, target: Path) -> list[Path]:
+    """Where the label map of each mask is written."""
+    masks: dict[Path, Path] = {}
+    for file in files:
+        place = (target / file.relative_to(source)).with_suffix('.png')
+        if place in masks:
+            raise ValueError(
+                f'{masks[place]} and {file} would both be written to {place}: choose one of them '
+                'with --suffix, or rename it'
+            )
+        masks[place] = file
+    return list(masks)
 
 
 def _codes_of(palette: str | Path | Sequence[Sequence[int]]) -> np.ndarray:

@@ -12,6 +12,7 @@ from mmseg.registry import DATASETS
 from mmseg_ltmi.core.priors import CountReport, count_as_trained, count_dataset
 
 from .config_changes import read_config
+from .empty_split import naming_empty_split
 
 
 def count(
@@ -52,8 +53,9 @@ def count(
     loader = cfg.get(f'{split}_dataloader')
     if loader is None:
         raise ValueError(f'the config has no {split}_dataloader: choose another --split')
-    dataset = DATASETS.build(loader.dataset)
     how: dict[str, Any] = dict(num_workers=num_workers, strict=strict, progress=progress)
-    if as_trained is not None:
-        return count_as_trained(dataset, as_trained, seed, **how)
-    return count_dataset(dataset, cache=cache, **how)
+    with naming_empty_split(split, loader.dataset):
+        dataset = DATASETS.build(loader.dataset)
+        if as_trained is not None:
+            return count_as_trained(dataset, as_trained, seed, **how)
+        return count_dataset(dataset, cache=cache, **how)

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmseg_ltmi.engine import cpu_runner  # noqa: F401  registers it
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint, read_file
+from mmseg_ltmi.models.segmentors import last_head
 
 from .config_changes import (
     read_config,
@@ -30,6 +31,7 @@ from .config_changes import (
     set_visualization,
     set_work_dir,
 )
+from .empty_split import naming_empty_split
 from .trained_model import check_fits, check_labels
 
 
@@ -108,11 +110,14 @@ def test(
             model, or a test split without labels.
     """
     cfg = read_config(config, options)
+    _check_test_parts(cfg)
     set_work_dir(cfg, work_dir)
     _, state = read_checkpoint(checkpoint)
     cfg.load_from = str(checkpoint)
     cfg.resume = False
+    own_type = cfg.model['type']
     set_reading(cfg, tau_test, operating_point)
+    is_switched = cfg.model['type'] != own_type
     if per_class is not None:
         set_per_class_file(cfg, per_class)
     if out is not None:
@@ -128,13 +133,39 @@ def test(
     if isinstance(model, BaseSegmentor):  # whole: neither sharded nor still to be built
         check_fits(model, state, checkpoint)
     del state
-    loop: Any = runner.test_loop
-    if loop is None:
-        raise ValueError('the config has no test_dataloader, test_cfg and test_evaluator')
+    with naming_empty_split('test', cfg.test_dataloader.dataset):
+        loop: Any = runner.test_loop
     metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', [])
     if any(isinstance(metric, IoUMetric) and not metric.format_only for metric in metrics):
         check_labels(loop.dataloader.dataset, 'test')
-    return runner.test()
+    values = runner.test()
+    if is_switched:
+        _say_how_read(runner, model)
+    return values
+
+
+def _check_test_parts(cfg: Config) -> None:
+    parts = ('test_dataloader', 'test_cfg', 'test_evaluator')
+    missing = [key for key in parts if cfg.get(key) is None]
+    if missing:
+        raise ValueError(
+            f'the config has no {" and no ".join(missing)}, which testing needs: see a config of '
+            "mmsegmentation, such as test_cfg = dict(type='TestLoop') and "
+            "test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])"
+        )
+
+
+def _say_how_read(runner: Runner, model: Any) -> None:
+    # Of a stock head. What its loss states is known once the checkpoint is loaded.
+    reader = getattr(model, 'score_reader', None)
+    if reader is not None and bool(reader.natural_shift.nan_to_num().any()):
+        runner.logger.warning(
+            'the scores were read as the natural posterior, with the shift that the loss of '
+            f'{type(last_head(model)).__name__} (class weights, prior) or the checkpoint states. '
+            "mmsegmentation's own test shows the raw scores, and so does validation in training: "
+            'for those figures run its tools/test.py (mmseg-ltmi run tools/test.py CONFIG '
+            f"CHECKPOINT). With model.type='{type(model).__name__}' both read them as here"
+        )
 
 
 def _check_readable(cfg: Config) -> None:

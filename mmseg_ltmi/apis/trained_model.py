@@ -28,6 +28,7 @@ from mmseg_ltmi.evaluation.metric_prior import check_classes
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint
 
 from .config_changes import is_a, unwrapped_configs, with_operating_point
+from .empty_split import naming_empty_split
 
 # What shows each image of its data set at least once; another wrapper may choose among them.
 REPEATING = (RepeatDataset, ClassBalancedDataset, MultiImageMixDataset)
@@ -138,14 +139,16 @@ def split_loader(cfg: Config, split: str, num_workers: int | None = None) -> Dat
     """
     if num_workers is None:
         num_workers = (cfg.get('test_dataloader') or {}).get('num_workers', 0)
-    loader = Runner.build_dataloader(
-        dict(
-            dataset=split_dataset(cfg, split),
-            batch_size=1,
-            num_workers=num_workers,
-            sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset = split_dataset(cfg, split)
+    with naming_empty_split(split, dataset):
+        loader = Runner.build_dataloader(
+            dict(
+                dataset=dataset,
+                batch_size=1,
+                num_workers=num_workers,
+                sampler=dict(type='DefaultSampler', shuffle=False),
+            )
         )
-    )
     check_labels(loader.dataset, split)
     return loader
 

@@ -90,6 +90,13 @@ def test_what_cannot_be_converted(masks, tmp_path):
         convert_labels(masks, tmp_path / 'out', [RED], '.tif')
     with pytest.raises(ValueError, match='holds the masks'):
         convert_labels(masks, masks, [RED], ignore_others=True)
+    with pytest.raises(ValueError, match='lies among them'):
+        convert_labels(masks, masks / 'town/out', [RED], ignore_others=True)
+    assert not (masks / 'town/out').exists()
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(masks / 'town/a_color.bmp')
+    with pytest.raises(ValueError, match=r'a_color\.bmp and .*a_color\.png would both be written'):
+        convert_labels(masks, tmp_path / 'out', [RED], '', ignore_others=True)
+    assert not (tmp_path / 'out').exists()
     wide = Image.fromarray(np.zeros((2, 2), np.uint16))
     wide.save(masks / 'wide.png')
     with pytest.raises(ValueError, match='wide.png cannot be read as an image of 8 bits: .*I;16'):

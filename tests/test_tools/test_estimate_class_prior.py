@@ -46,6 +46,16 @@ def build(*args, **kwargs):
     return DATASETS.build(config(*args, **kwargs))
 
 
+@pytest.mark.parametrize('how', [{}, dict(as_trained=2)])
+def test_a_split_without_images_is_named_with_its_folders(root, how):
+    (root / 'empty').mkdir()
+    cfg = Config(dict(val_dataloader=dict(dataset=config(root))))
+    cfg.val_dataloader.dataset.data_prefix.img_path = 'empty'
+    with pytest.raises(ValueError, match='val split has no images .*empty, .*ann') as error:
+        count(cfg, 'val', num_workers=0, **how)
+    assert str(root / 'empty') in str(error.value)
+
+
 @pytest.mark.parametrize('workers', [0, 2])
 def test_counts_by_hand(root, workers):
     prior, failures = count_dataset(build(root), workers)

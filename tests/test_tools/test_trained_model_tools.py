@@ -276,9 +276,52 @@ def test_a_split_without_labels(folder, cfg):
     for look in (choose, explain, by_testing(folder)):  # images as label maps
         with pytest.raises(ValueError, match=r'\.png has the shape .*64, 3\): a label map has one'):
             look(cfg, folder / 'small.pth')
+    cfg.test_dataloader.dataset.data_prefix = dict(img_path=str(folder / 'none'))
+    (folder / 'none').mkdir()
+    for look in (choose, explain, by_testing(folder)):
+        with pytest.raises(ValueError, match='the test split has no images .*none'):
+            look(cfg, folder / 'small.pth')
     cfg.pop('test_dataloader')
     with pytest.raises(ValueError, match='no test_dataloader: choose another split'):
         explain(cfg, folder / 'small.pth')
+    with pytest.raises(ValueError, match='no test_dataloader: .*--select val --report val'):
+        choose(cfg, folder / 'small.pth')
+    cfg.pop('test_evaluator')
+    with pytest.raises(ValueError, match='no test_dataloader and no test_evaluator, which test'):
+        runs.test(cfg, folder / 'small.pth', folder / 'test')
+
+
+def test_without_a_val_split_one_cross_fits(folder, cfg):
+    for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
+        cfg.pop(key)
+    with pytest.raises(ValueError, match='no val_dataloader: .*--select test --report test'):
+        choose(cfg, folder / 'small.pth')
+    assert 'cross-fitted in 5 folds' in choose(cfg, folder / 'small.pth', 'test').title
+
+
+@pytest.mark.parametrize(
+    'kind, weights, is_said',
+    [
+        ('EncoderDecoder', [1, 2, 3, 4, 5, 6, 7, 8], True),
+        ('LTMIEncoderDecoder', [1, 2, 3, 4, 5, 6, 7, 8], False),  # as mmsegmentation reads it
+        ('EncoderDecoder', None, False),
+    ],
+)
+def test_a_test_says_where_mmsegmentation_shows_other_scores(
+    folder, cfg, tmp_path, kind, weights, is_said
+):
+    cfg.model.type = kind
+    cfg.model.decode_head.type = 'FCNHead'
+    cfg.model.decode_head.pop('contrast')
+    number = cfg.model.decode_head.num_classes
+    loss = dict(type='CrossEntropyLoss', class_weight=weights and (weights * number)[:number])
+    cfg.model.decode_head.loss_decode = loss
+    state = torch.load(folder / 'small.pth', weights_only=False)['state_dict']
+    state = {key: value for key, value in state.items() if 'score_reader' not in key}
+    torch.save(state, tmp_path / 'stock.pth')  # as if it were trained without this package
+    runs.test(cfg, tmp_path / 'stock.pth', tmp_path / 'test')
+    log = next((tmp_path / 'test').glob('*/*.log')).read_text()
+    assert ("mmsegmentation's own test shows the raw scores" in log) == is_said
 
 
 def test_the_prior_is_of_the_classes_of_the_data_set(folder, cfg):
