@@ -99,7 +99,9 @@ def _callers() -> Iterator[dict[str, Any]]:
     # The variables of the functions of OpenMMLab and of this package, the nearest first.
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame.f_globals.get('__name__', '').split('.')[0] in PACKAGES:
+        is_known = frame.f_globals.get('__name__', '').split('.')[0] in PACKAGES
+        # Reading a loop's variables would keep the batch that it is at for as long as it runs.
+        if is_known and 'data_batch' not in frame.f_code.co_varnames:
             yield frame.f_locals
         frame = frame.f_back
 
