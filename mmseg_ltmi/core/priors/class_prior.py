@@ -269,6 +269,6 @@ def build_class_prior(
         name = value if isinstance(value, (str, Path)) else prior.source or 'given as numbers'
         raise ValueError(
             f'{where} has {prior.num_classes} classes ({name}), but the model '
-            f'has num_classes={num_classes}: one of the two is wrong (count again, or set num_classes)'
+            f'has num_classes={num_classes}: one of them is wrong (count again or set num_classes)'
         )
     return prior

@@ -161,6 +161,8 @@ class LTMIHeadMixin(_Head):
     @property
     def needs_class_prior(self) -> bool:
         """Whether nobody has a prior yet; ClassPriorHook then calls :meth:`set_class_prior`."""
+        if self.score_reader is None:  # in a moving average, which has no use for one
+            return False
         return all(prior.is_waiting for prior in self._priors())
 
     def set_class_prior(self, class_prior: Any) -> None:
