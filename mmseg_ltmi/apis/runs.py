@@ -32,7 +32,7 @@ from .config_changes import (
     set_work_dir,
 )
 from .empty_split import naming_empty_split
-from .trained_model import check_fits, check_labels
+from .trained_model import check_fits, check_labels, check_trained_classes, trained_classes
 
 
 def train(
@@ -107,12 +107,12 @@ def test(
     Raises:
         OSError: a file that is not there.
         ValueError: what the config does not fit, a file that is no checkpoint or one of another
-            model, or a test split without labels.
+            model or of other classes than the test split's, or a test split without labels.
     """
     cfg = read_config(config, options)
     _check_test_parts(cfg)
     set_work_dir(cfg, work_dir)
-    _, state = read_checkpoint(checkpoint)
+    content, state = read_checkpoint(checkpoint)
     cfg.load_from = str(checkpoint)
     cfg.resume = False
     own_type = cfg.model['type']
@@ -132,12 +132,15 @@ def test(
         model = model.module
     if isinstance(model, BaseSegmentor):  # whole: neither sharded nor still to be built
         check_fits(model, state, checkpoint)
-    del state
+    classes = trained_classes(content)
+    del content, state
     with naming_empty_split('test', cfg.test_dataloader.dataset):
         loop: Any = runner.test_loop
     metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', [])
     if any(isinstance(metric, IoUMetric) and not metric.format_only for metric in metrics):
-        check_labels(loop.dataloader.dataset, 'test')
+        dataset = loop.dataloader.dataset
+        check_trained_classes(classes, getattr(dataset, 'metainfo', {}).get('classes'))
+        check_labels(dataset, 'test')
     values = runner.test()
     if is_switched:
         _say_how_read(runner, model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from mmseg_ltmi.core.priors import ClassPrior, build_class_prior
 from mmseg_ltmi.core.priors.dataset_parts import first_part
 from mmseg_ltmi.core.priors.label_histogram import LABEL_MAPS
+from mmseg_ltmi.core.priors.label_space import check_same_classes
 from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.evaluation.metric_prior import check_classes
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint
@@ -38,7 +39,8 @@ def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
     """The config's model with the checkpoint's weights, on the CPU, ready to predict.
 
     It gives the natural posterior: a ``tau_test`` of the config and an operating point, of the
-    config or the checkpoint, are left out.
+    config or the checkpoint, are left out. Its ``trained_classes`` are those of the checkpoint,
+    None if that names none.
 
     Raises:
         FileNotFoundError: no such checkpoint.
@@ -48,11 +50,12 @@ def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
     options = with_operating_point(cfg.model)
     options['operating_point'] = None
     model: Any = MODELS.build(options)
-    _, state = read_checkpoint(checkpoint)
+    content, state = read_checkpoint(checkpoint)
     check_fits(model, state, checkpoint)
     load_state_dict(model, state)
     model.reader.reset_point()
     model.reader.tau_test = 0.0
+    model.trained_classes = trained_classes(content)
     return revert_sync_batchnorm(model).eval()
 
 
@@ -85,6 +88,34 @@ def _is_needed(name: str) -> bool:
     # A stock checkpoint has none of ours, and testing uses no auxiliary head.
     optional = {'contrast', 'score_reader', 'teacher', 'auxiliary_head', 'online_counts'}
     return not optional & set(name.split('.')) and not name.endswith('num_batches_tracked')
+
+
+def trained_classes(content: Mapping[str, Any]) -> list[str] | None:
+    """The classes that a checkpoint was trained on, as :func:`read_checkpoint` reads it."""
+    meta = content.get('meta')
+    if not isinstance(meta, Mapping):
+        return None
+    data = meta.get('dataset_meta')
+    # mmsegmentation 0.x wrote CLASSES.
+    found = data.get('classes') if isinstance(data, Mapping) else meta.get('CLASSES')
+    return [str(name) for name in found] if isinstance(found, (list, tuple)) else None
+
+
+def check_trained_classes(trained: Sequence[str] | None, classes: Sequence[Any] | None) -> None:
+    """Raise ValueError where a checkpoint was trained on other classes than a data set has.
+
+    Args:
+        trained: of :func:`trained_classes`; None is not compared.
+        classes: of the data set; likewise.
+    """
+    check_same_classes(
+        trained,
+        classes and [str(name) for name in classes],
+        ('the checkpoint', 'the data set'),
+        "give the data set the checkpoint's classes in its order (metainfo=dict(classes=...)), or "
+        'the checkpoint that was trained on those of the data set',
+        strict=False,
+    )
 
 
 def split_dataset(cfg: Config, split: str) -> Any:
@@ -219,11 +250,13 @@ def class_prior_of(
         classes: of the data set, C names.
 
     Raises:
-        ValueError: there is none, or it is not C long, or it is of other classes.
+        ValueError: there is none, or it is not C long, or it or the checkpoint is of other classes.
         FileNotFoundError: no such name or file.
     """
-    found = named
+    check_trained_classes(getattr(model, 'trained_classes', None), classes)
+    found, whose = named, 'the class prior'
     if found is None:
+        whose = "the model's class prior"
         reader: Any = model.reader
         log_prior = reader.log_prior
         if not log_prior.isnan().any():
@@ -231,12 +264,18 @@ def class_prior_of(
     for key in ('test_evaluator', 'val_evaluator'):
         evaluator = cfg.get(key) or {}
         for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]:
-            found = metric.get('class_prior') if found is None else found
+            if found is None:
+                found, whose = metric.get('class_prior'), f'the class_prior of the {key}'
     if found is None:
         raise ValueError(
             'no class prior is known: name one or a file with --class-prior (mmseg-ltmi count '
             'makes one)'
         )
-    prior = build_class_prior(found, len(classes), 'class_prior')
-    check_classes(prior, classes, 'the class prior')
+    prior = build_class_prior(found, where=whose)
+    if prior.num_classes != len(classes):
+        raise ValueError(
+            f'{whose} has {prior.num_classes} classes, the data set has {len(classes)}: give the '
+            'data set that the model was trained for, or a prior of its classes'
+        )
+    check_classes(prior, classes, whose)
     return ClassPrior(prior.pixel_counts, classes, prior.image_counts, source=prior.source)

@@ -66,7 +66,7 @@ class LogitAdjustmentSweep(IoUMetric):
         """The named prior, or the model's."""
         num_classes = len(self.dataset_meta['classes'])
         if self._prior is None:  # read once: it may be a file
-            self._prior = read_metric_prior(self.class_prior, num_classes)
+            self._prior = read_metric_prior(self.class_prior, self.dataset_meta)
         model = announced_prior(num_classes)
         if self._prior is not None and model is not None:
             check_log_prior(self._prior, model)

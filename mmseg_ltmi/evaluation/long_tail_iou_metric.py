@@ -143,7 +143,7 @@ class LongTailIoUMetric(IoUMetric):
             metrics = super().compute_metrics([tuple(areas.float())])  # its own precision
             stock = self._stock_means(areas.float())
         classes = self.dataset_meta['classes']
-        prior = read_metric_prior(self.class_prior, len(classes))
+        prior = read_metric_prior(self.class_prior, self.dataset_meta)
         model = announced_prior(len(classes))
         if prior is not None and model is not None:
             check_groups(prior, model)

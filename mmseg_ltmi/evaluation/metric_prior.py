@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
 
 from mmseg_ltmi.core.priors import ClassPrior, build_class_prior, is_same_log_prior
-from mmseg_ltmi.core.priors.label_space import check_same_classes
+from mmseg_ltmi.core.priors.label_space import check_same_classes, check_same_reading, labels_of
 from mmseg_ltmi.prior_message import announced_prior, announced_prior_moves
 
+REMEDY = 'count it again with mmseg-ltmi count'
 
-def read_metric_prior(class_prior: Any, num_classes: int) -> ClassPrior | None:
+
+def read_metric_prior(class_prior: Any, dataset_meta: Mapping[str, Any]) -> ClassPrior | None:
     """The prior that a metric names; None if it names none.
 
     Also None, with a warning, if it names a file that is missing and the model's prior is known,
     which takes its place: a trained model is tested without the files of its training.
+
+    Args:
+        class_prior: of the metric.
+        dataset_meta: of the evaluated data set, with its ``classes``.
+
+    Raises:
+        ValueError: another number of classes, or labels that are read otherwise.
     """
     if class_prior is None:
         return None
+    num_classes = len(dataset_meta['classes'])
     try:
-        return build_class_prior(class_prior, num_classes, "the metric's class_prior")
+        prior = build_class_prior(class_prior, num_classes, "the metric's class_prior")
     except FileNotFoundError as error:
         if announced_prior(num_classes) is None:
             raise
         print_log(f"the metric takes the model's class prior: {error}", 'current', logging.WARNING)
         return None
+    who = (f"the metric's class_prior ({_source(prior)})", 'the data set')
+    check_same_reading(prior.labels, labels_of(dataset_meta), who, REMEDY)
+    return prior
 
 
 def check_classes(
@@ -35,9 +48,7 @@ def check_classes(
 ) -> None:
     """Raise ValueError where a prior has other classes than a data set, see check_same_classes."""
     who = (f'{name} ({_source(prior)})', 'the data set')
-    check_same_classes(
-        prior.classes, classes, who, 'count it again with mmseg-ltmi count', strict=False
-    )
+    check_same_classes(prior.classes, classes, who, REMEDY, strict=False)
 
 
 def check_log_prior(prior: ClassPrior, model: ClassPrior) -> None:

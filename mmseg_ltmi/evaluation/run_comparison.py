@@ -27,12 +27,14 @@ class ScoredRun(NamedTuple):
         seed: '' where the name holds none.
         file: that was read.
         rows: C dicts; unknown scores are nan.
+        is_regrouped: the rows have the groups and the prior of another run, see :func:`by_name`.
     """
 
     name: str
     seed: str
     file: Path
     rows: list[dict[str, Any]]
+    is_regrouped: bool = False
 
     @property
     def scores(self) -> dict[str, float]:
@@ -106,6 +108,9 @@ def _rows(file: Path) -> list[dict[str, Any]]:
 def by_name(runs: Sequence[ScoredRun]) -> dict[str, list[ScoredRun]]:
     """Runs of the same name together, in the order of the first of each.
 
+    Where a run has other head, medium and tail classes than the first one, as with another class
+    prior or none, it takes the groups and the prior of that.
+
     Raises:
         ValueError: runs with other classes, or twice the same name and seed.
     """
@@ -123,8 +128,16 @@ def by_name(runs: Sequence[ScoredRun]) -> dict[str, list[ScoredRun]]:
                 f'two runs are called {run.name!r} with seed {run.seed!r}: rename one, or say with '
                 '--seed-pattern what tells the seeds apart'
             )
-        group.append(run)
+        group.append(_grouped_as(runs[0].rows, run))
     return groups
+
+
+def _grouped_as(rows: Sequence[dict[str, Any]], run: ScoredRun) -> ScoredRun:
+    pairs = list(zip(run.rows, rows, strict=True))
+    if all(own['group'] == row['group'] for own, row in pairs):
+        return run
+    regrouped = [{**own, 'group': row['group'], 'prior': row['prior']} for own, row in pairs]
+    return run._replace(rows=regrouped, is_regrouped=True)
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -224,6 +237,10 @@ def markdown(groups: dict[str, list[ScoredRun]]) -> str:
         change = differences(groups[name], groups[first])
         cells = ' | '.join(('+' if v.mean >= 0 else '') + str(v) for v in change.values())
         lines.append(f'| {cell(name)} | {change["mIoU"].number or "none"} | {cells} |')
+    if regrouped := [n for n, runs in groups.items() if any(run.is_regrouped for run in runs)]:
+        names = ', '.join(map(one_line, regrouped))
+        lines += ['', f'Head, medium and tail are those of {one_line(first)} in every row: {names}']
+        lines[-1] += ' had other groups, by another class prior or none.'
     if left_out := what_is_left_out([{**row, 'predicted': 0} for row in groups[first][0].rows]):
         lines += ['', f'{left_out[0].upper()}{left_out[1:]}.']
     return '\n'.join(lines)

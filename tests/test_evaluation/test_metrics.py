@@ -8,7 +8,7 @@ import torch
 from mmengine.logging import MMLogger
 from mmseg.evaluation import IoUMetric
 
-import mmseg_ltmi  # noqa: F401
+from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.evaluation import LogitAdjustmentSweep, LongTailIoUMetric, class_rows
 
 CLASSES = ('a', 'b', 'c', 'd')
@@ -102,6 +102,24 @@ def test_sweep_equals_argmax_at_each_tau():
         plain = evaluate(LongTailIoUMetric(class_prior=counts, per_class_file=None), read)
         for key in ('mIoU', 'mAcc', 'mIoU_tail', 'mAcc_head', 'fwIoU'):
             assert swept[f'sweep/tau{tau}/{key}'] == pytest.approx(plain[key], abs=0.011)
+
+
+@pytest.mark.parametrize('metric', [LongTailIoUMetric, LogitAdjustmentSweep])
+def test_a_prior_of_labels_that_are_read_otherwise(metric, tmp_path):
+    ClassPrior([8, 4, 2, 1], labels={'reduce_zero_label': True}).save(tmp_path / 'prior.json')
+    ours = metric(class_prior=str(tmp_path / 'prior.json'), per_class_file=None)
+    logits = torch.zeros(4, 2, 2)
+    samples = [sample([[0, 0], [0, 0]], [[0, 0], [1, 1]], logits)]
+    for is_reduced in (True, False):
+        ours.dataset_meta = {'classes': CLASSES, 'reduce_zero_label': is_reduced}
+        if is_reduced:
+            ours.process({}, samples)
+            ours.evaluate(1)
+            ours = metric(class_prior=str(tmp_path / 'prior.json'), per_class_file=None)
+            continue
+        with pytest.raises(ValueError, match='reduce_zero_label=True.*count it again'):
+            ours.process({}, samples)
+            ours.evaluate(1)
 
 
 def test_bad_input():

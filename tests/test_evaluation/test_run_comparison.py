@@ -22,14 +22,14 @@ TOOL = Path(__file__).parents[2] / 'tools/analysis/compare_runs.py'
 GROUPS = ('head', 'medium', 'tail')
 
 
-def write(path, ious, classes=('a', 'b', 'c')):
+def write(path, ious, classes=('a', 'b', 'c'), groups=GROUPS):
     """Rows with the IoU of each class as its accuracy too; None is a class without label."""
     rows = [
         {
             'class': name, 'group': group, 'prior': share, 'pixels': 0 if iou is None else 10,
             'IoU': iou, 'Acc': iou, 'Precision': iou,
         }
-        for name, group, share, iou in zip(classes, GROUPS, (0.8, 0.15, 0.05), ious, strict=True)
+        for name, group, share, iou in zip(classes, groups, (0.8, 0.15, 0.05), ious, strict=True)
     ]  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == '.json':
@@ -104,6 +104,18 @@ def test_bad_input(tmp_path):
         by_name([one, other])
     with pytest.raises(ValueError, match='two runs are called'):
         by_name([one, one])
+
+
+def test_all_runs_take_the_groups_of_the_first(tmp_path):
+    write(tmp_path / 'ce/per_class.json', (90, 50, 10))
+    write(tmp_path / 'ltmi/per_class.csv', (80, 60, 40), groups=GROUPS[::-1])
+    runs = [read_run(tmp_path / name) for name in ('ce', 'ltmi')]
+    assert runs[1].scores['mIoU_tail'] == 80  # by its own groups
+    table = markdown(by_name(runs))
+    assert '| ltmi | none | ' not in table
+    assert '| ltmi | 1 | +10.00 | -10.00 | +10.00 | +30.00 |' in table
+    assert 'tail are those of ce in every row: ltmi had other groups' in table
+    assert 'other groups' not in markdown(by_name([runs[0]]))
 
 
 def test_tool(tmp_path):

@@ -310,6 +310,7 @@ def test_without_a_val_split_one_cross_fits(folder, cfg):
 def test_a_test_says_where_mmsegmentation_shows_other_scores(
     folder, cfg, tmp_path, kind, weights, is_said
 ):
+    cfg.experiment_name = tmp_path.name  # runs of one name in one second share a log
     cfg.model.type = kind
     cfg.model.decode_head.type = 'FCNHead'
     cfg.model.decode_head.pop('contrast')
@@ -383,3 +384,33 @@ def test_a_checkpoint_with_other_classes_is_refused(folder, cfg):
     torch.save({'state_dict': state}, folder / 'other.pth')
     with pytest.raises(ValueError, match=r'of another model.*\(19, 64, 1, 1\)'):
         load_model(read_config(cfg), folder / 'other.pth')
+
+
+@pytest.mark.parametrize('meta', ['dataset_meta', 'CLASSES'])  # as mmsegmentation 1.x and 0.x do
+def test_a_data_set_with_classes_in_another_order_is_refused(folder, cfg, tmp_path, meta, caplog):
+    content = torch.load(folder / 'small.pth')
+    classes = LongTailShapesDataset.METAINFO['classes']
+
+    def trained_on(names):
+        content['meta'] = {meta: {'classes': names} if meta == 'dataset_meta' else names}
+        torch.save(content, tmp_path / 'a.pth')
+        return tmp_path / 'a.pth'
+
+    turned = trained_on((*classes[:-2], classes[-1], classes[-2]))
+    for look in (by_testing(tmp_path), choose, explain):
+        with pytest.raises(ValueError, match='the checkpoint and .* in another order.*metainfo'):
+            look(cfg, turned)
+    fewer = trained_on(classes[:2])
+    for look in (by_testing(tmp_path), choose):
+        with pytest.raises(ValueError, match=f'checkpoint has 2 classes, .* {len(classes)}'):
+            look(cfg, fewer)
+    by_testing(tmp_path)(cfg, trained_on(('other word', *classes[1:])))
+    assert 'other names for some classes' in caplog.text
+
+
+def test_a_prior_of_another_number_of_classes_than_the_data_set(folder, cfg):
+    model = load_model(read_config(cfg), folder / 'small.pth')
+    with pytest.raises(ValueError, match="the model's class prior has 13 classes, .* set has 2"):
+        class_prior_of(None, cfg, model, ('a', 'b'))
+    with pytest.raises(ValueError, match='the class prior has 3 classes, the data set has 2'):
+        class_prior_of([3, 2, 1], cfg, model, ('a', 'b'))
