@@ -35,19 +35,26 @@ def blocks_of(page: str) -> list[Block]:
 
 
 def commands_of(block: Block) -> list[str]:
-    """The commands of a block of ``console``."""
+    """The commands of a block of ``console``; of another none."""
+    if block.kind != 'console':
+        return []
     lines = block.text.replace('\\\n', ' ').splitlines()
     return [line.removeprefix('$ ') for line in lines if line.startswith('$ ')]
 
 
-def run_python(page: str, names: dict[str, Any] | None = None) -> dict[str, Any]:
+def run_python(page: str) -> dict[str, Any]:
     """Run a page's Python blocks here, one after the other; the names that they leave."""
-    names = {} if names is None else names
+    names: dict[str, Any] = {}
     for block in blocks_of(page):
-        if block.kind == 'python' and not block.file:
-            # As many empty lines before it, so that an error names the line of the page.
-            exec(compile('\n' * block.line + block.text, str(DOCS / page), 'exec'), names)
+        run_block(page, block, names)
     return names
+
+
+def run_block(page: str, block: Block, names: dict[str, Any]) -> None:
+    """Run a block here, if it is Python that is no file; ``names`` are those that it sees."""
+    if block.kind == 'python' and not block.file:
+        # As many empty lines before it, so that an error names the line of the page.
+        exec(compile('\n' * block.line + block.text, str(DOCS / page), 'exec'), names)
 
 
 def run_as_reader(page: str, folder: Path, python: Path, env: Mapping[str, str]) -> str:

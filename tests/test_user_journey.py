@@ -85,7 +85,7 @@ def test_quickstart(installed, tmp_path):
     assert 'exported scores are those that predict reads' in exported.stdout, exported.stderr
 
 
-def test_what_the_reader_writes_is_short():
+def test_the_quickstart_takes_ten_steps_or_more():
     blocks = blocks_of('quickstart.md')
     commands = [command for block in blocks for command in commands_of(block)]
     assert sum(command.startswith('mmseg-ltmi') for command in commands) >= 10

@@ -20,6 +20,7 @@ from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.datasets import LongTailShapesDataset
 from mmseg_ltmi.evaluation import group_means
 from mmseg_ltmi.visualization import plot_per_class_iou
+from mmseg_ltmi.visualization.class_chart import frequent_first
 
 CONFIGS = Path(__file__).parents[1] / 'configs' / 'demo'
 READINGS = {'natural': 0.0, 'balanced': 1.0}
@@ -69,7 +70,7 @@ def side_by_side(runs: dict[str, list[dict]]) -> PrettyTable:
     table = PrettyTable(['class', 'group', 'pixels %', *runs], align='r')
     table.align['class'] = table.align['group'] = 'l'
     first = next(iter(runs.values()))
-    order = sorted(range(len(first)), key=lambda c: -first[c]['prior'])
+    order = frequent_first(first)
     for c in order:
         row = first[c]
         values = [f'{rows[c]["IoU"]:.1f}' for rows in runs.values()]
@@ -119,7 +120,7 @@ def draw_overview(runners: dict[str, Runner], runs: dict[str, list[dict]], path:
 
 def draw_bars(axes: Axes, rows: dict[str, list[dict]]) -> None:
     """IoU of each class, frequent ones on top."""
-    order = sorted(rows['ce'], key=lambda row: -row['prior'])
+    order = [rows['ce'][c] for c in frequent_first(rows['ce'])]
     by_name = {method: {row['class']: row['IoU'] for row in rows[method]} for method in METHODS}
     place = np.arange(len(order))
     for offset, colour, (method, title) in zip(

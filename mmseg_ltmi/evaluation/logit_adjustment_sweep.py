@@ -112,8 +112,7 @@ class LogitAdjustmentSweep(IoUMetric):
                 write_rows(rows, self.per_class_file.format(tau=f'{tau:g}'))
         text = f'operating points:\n{table.get_string()}'
         # Which classes have a label is the same at each tau; what is predicted is not.
-        absent = [{**row, 'predicted': 0} for row in rows]
-        if left_out := what_is_left_out(absent):
+        if left_out := what_is_left_out(rows, with_predicted=False):
             text += f'\n{left_out}'
         print_log(text, MMLogger.get_current_instance())
         return metrics

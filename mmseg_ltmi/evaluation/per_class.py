@@ -55,9 +55,9 @@ def class_rows(
     else:
         prior = build_class_prior(class_prior, len(classes), "the metric's class_prior")
     check_classes(prior, [str(name) for name in classes])
-    group = _group_of_class(prior.groups())
+    group = prior.groups().by_class()
     has_images = prior.image_counts is not None
-    image_group = _group_of_class(prior.groups(by='images')) if has_images else {}
+    image_group = prior.groups(by='images').by_class() if has_images else {}
     scores = class_scores(areas).numpy()
     probs = prior.probs(0)
     return [
@@ -113,18 +113,23 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {name: means.get(name, float('nan')) for name in COLUMNS}
 
 
-def what_is_left_out(rows: Sequence[dict[str, Any]]) -> str:
-    """A sentence on the classes without a label, which no mean counts; '' if there is none."""
+def what_is_left_out(rows: Sequence[dict[str, Any]], with_predicted: bool = True) -> str:
+    """A sentence on the classes without a label, which no mean counts; '' if there is none.
+
+    ``with_predicted`` says how many pixels are predicted as each, if any.
+    """
     absent = [row for row in rows if row['pixels'] == 0]
     if not absent:
         return ''
     if len(absent) == len(rows):
         return 'no evaluated pixel is labelled with a class: every score is unknown, nan'
-    names = ', '.join(
-        row['class'] + (f' ({row["predicted"]} pixels predicted)' if row.get('predicted') else '')
+    names = [
+        f'{row["class"]} ({row["predicted"]} pixels predicted)'
+        if with_predicted and row.get('predicted')
+        else row['class']
         for row in absent
-    )
-    return f'without a pixel in the evaluated labels, and left out: {names}'
+    ]
+    return f'without a pixel in the evaluated labels, and left out: {", ".join(names)}'
 
 
 def number(value: float | None) -> str:
@@ -150,10 +155,6 @@ def check_suffix(per_class_file: str | None) -> None:
     """Raise ValueError for a file that is neither ``.json`` nor ``.csv``."""
     if per_class_file is not None and Path(per_class_file).suffix not in ('.json', '.csv'):
         raise ValueError(f'per_class_file must end in .json or .csv, but is {per_class_file}')
-
-
-def _group_of_class(groups: ClassGroups) -> dict[int, str]:
-    return {c: name for name, members in groups._asdict().items() for c in members}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -241,6 +241,6 @@ def markdown(groups: dict[str, list[ScoredRun]]) -> str:
         names = ', '.join(map(one_line, regrouped))
         lines += ['', f'Head, medium and tail are those of {one_line(first)} in every row: {names}']
         lines[-1] += ' had other groups, by another class prior or none.'
-    if left_out := what_is_left_out([{**row, 'predicted': 0} for row in groups[first][0].rows]):
+    if left_out := what_is_left_out(groups[first][0].rows, with_predicted=False):
         lines += ['', f'{left_out[0].upper()}{left_out[1:]}.']
     return '\n'.join(lines)

@@ -9,6 +9,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmseg_ltmi.core.priors import ClassPrior
+
 from .canvas import FAINT, canvas, label_of
 
 if TYPE_CHECKING:
@@ -52,6 +54,12 @@ def class_chart(
         yield axes
         if axes.get_legend_handles_labels()[0]:
             figure.legend(loc='outside upper center', ncols=min(entries, 3), fontsize=9)
+
+
+def prior_rows(prior: ClassPrior, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows for :func:`class_chart` of the classes of a prior, in their order."""
+    share, group = prior.probs(0).tolist(), prior.groups().by_class()
+    return [{'class': n, 'group': group[c], 'prior': share[c]} for c, n in enumerate(names)]
 
 
 def frequent_first(rows: Sequence[Row]) -> list[int]:

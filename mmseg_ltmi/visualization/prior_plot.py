@@ -7,17 +7,12 @@ from pathlib import Path
 from mmseg_ltmi.core.class_names import distinct_names
 from mmseg_ltmi.core.priors import ClassPrior
 
-from .class_chart import GROUP_COLOURS, class_chart, frequent_first, mark_unknown
+from .class_chart import GROUP_COLOURS, class_chart, frequent_first, mark_unknown, prior_rows
 
 
 def plot_class_prior(prior: ClassPrior, path: str | Path) -> None:
     """Share of the pixels per class on a log axis, from frequent to rare, as PNG."""
-    share = prior.probs(0).tolist()
-    group = {c: name for name, members in prior.groups()._asdict().items() for c in members}
-    rows = [
-        {'class': name, 'group': group[c], 'prior': share[c]}
-        for c, name in enumerate(distinct_names(prior.names))
-    ]
+    rows = prior_rows(prior, distinct_names(prior.names))
     rows = [rows[c] for c in frequent_first(rows)]
     with class_chart(rows, path) as axes:
         axes.barh(

@@ -12,7 +12,7 @@ from torch import Tensor
 from mmseg_ltmi.core.priors import ClassPrior
 
 from .canvas import FAINT, canvas, colours, label_of
-from .class_chart import GROUP_COLOURS, class_chart, frequent_first
+from .class_chart import GROUP_COLOURS, class_chart, frequent_first, prior_rows
 
 NAMED = 7
 """Rare classes with a colour and a name of their own; more could not be told apart."""
@@ -34,8 +34,7 @@ def plot_queue_use(
         names: C texts.
         path: file to write.
     """
-    share, group = prior.probs(0).tolist(), _group_of_class(prior)
-    rows = [{'class': n, 'group': group[c], 'prior': share[c]} for c, n in enumerate(names)]
+    rows = prior_rows(prior, names)
     order = frequent_first(rows)
     with class_chart([rows[c] for c in order], path, entries=2) as axes:
         place = range(len(order))
@@ -46,7 +45,7 @@ def plot_queue_use(
             place,
             [use[c] for c in order],
             height=0.5,
-            color=[GROUP_COLOURS[group[c]] for c in order],
+            color=[GROUP_COLOURS[rows[c]['group']] for c in order],
             label='keys in them',
         )
         axes.set_xlabel(f'keys in the queue, {sum(use)} in all')
@@ -130,7 +129,3 @@ def principal_plane(points: Tensor) -> tuple[Tensor, tuple[float, float]]:
     total = centred.square().sum().clamp(min=torch.finfo(torch.float32).tiny)
     first, second = (size[:2].square() / total).tolist()
     return centred @ axes[:, :2], (first, second)
-
-
-def _group_of_class(prior: ClassPrior) -> dict[int, str]:
-    return {c: name for name, members in prior.groups()._asdict().items() for c in members}

@@ -1,8 +1,6 @@
 """What docs/export.md shows runs as it stands there, and gives what the LTMI model predicts."""
 
-import re
 import shlex
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,11 +10,11 @@ import torch
 from mmengine.config import Config
 from mmseg.apis import inference_model, init_model
 from mmseg.registry import MODELS
+from pages import blocks_of, commands_of, run_block
 from tiny import segmentor
 
 from mmseg_ltmi.cli import main
 
-PAGE = Path(__file__).parents[2] / 'docs' / 'export.md'
 META = dict(classes=list('abcd'), palette=[[i, i, i] for i in range(4)])
 PREPROCESSOR = dict(
     type='SegDataPreProcessor', mean=[120, 110, 100], std=[60, 50, 40], bgr_to_rgb=True
@@ -53,14 +51,12 @@ def test_page(tmp_path, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
     cv2.imwrite('image.png', cv2.resize(noise, (90, 60), interpolation=cv2.INTER_CUBIC))
 
-    text, names = PAGE.read_text(), {}
-    for part in re.finditer(r'```python\n(.*?)```|^    mmseg-ltmi (.*?)$', text, re.S | re.M):
-        if part[2]:
-            assert main(shlex.split(part[2])) == 0
-        else:
-            # As many empty lines before it, so that an error names the line of the page.
-            lines_before = text[: part.start(1)].count('\n')
-            exec(compile('\n' * lines_before + part[1], str(PAGE), 'exec'), names)
+    names: dict = {}
+    for block in blocks_of('export.md'):
+        for command in commands_of(block):
+            program, *arguments = shlex.split(command)
+            assert program == 'mmseg-ltmi' and main(arguments) == 0
+        run_block('export.md', block, names)
 
     ltmi = init_model('ltmi.py', 'ltmi.pth', device='cpu')
     stock = init_model('stock.py', 'stock.pth', device='cpu')

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..distributed import rank_and_world_size
 from ..losses import GMLLoss
 from ..pixel_maps import gather_pixels, resize_features, resize_labels
-from ..priors import PriorBuffer
+from ..priors import PriorBuffer, PriorUser
 from ..state_dict_hooks import before_load, is_of_other_classes, rename_keys
 from .class_queue import ClassQueue
 from .pixel_sampler import ClassBalancedPixelSampler
@@ -20,7 +20,7 @@ Part = nn.Module | dict | None
 """A module, or the arguments of one; ``type`` in them is a class, the default's if left out."""
 
 
-class PixelContrast(nn.Module):
+class PixelContrast(PriorUser):
     """Label-aware contrast between the pixels of a batch and a class-wise queue.
 
     By itself it stores the queries' embeddings. With ``key_channels`` the contrast samples are a
@@ -61,8 +61,6 @@ class PixelContrast(nn.Module):
     ) -> None:
         super().__init__()
         self.prior = PriorBuffer(class_prior, num_classes, 'PixelContrast.class_prior')
-        # False where the loss of the head, which has the same prior, counts the labels already.
-        self.counts_labels = True
         self.projector: Any = _built(projector, ProjectionHead, in_channels=in_channels)
         self.key_projector: Any = None
         if key_channels is not None:
@@ -80,34 +78,11 @@ class PixelContrast(nn.Module):
         channels = key_channels or self.projector.out_channels
         self.queue: Any = _built(queue, ClassQueue, num_classes=num_classes, channels=channels)
         self.loss: Any = _built(loss, GMLLoss, num_classes=num_classes)
-        self._allocate_queue()
+        self._on_new_prior()
         before_load(self, _adapt_to_own_keys)
 
-    @property
-    def log_prior(self) -> Tensor:
-        """float32 (C,), or (0,) while the prior is open."""
-        return self.prior.log_prior
-
-    @property
-    def needs_class_prior(self) -> bool:
-        """Whether it waits for :meth:`set_class_prior`."""
-        return self.prior.is_waiting
-
-    def init_weights(self) -> None:
-        """Refuse a prior that no training can use; mmengine's Runner calls this."""
-        self.prior.init_weights()
-
-    def set_class_prior(self, class_prior: Any) -> None:
-        """Set the prior and share the queue out by it."""
-        self.prior.set(class_prior)
-        self._allocate_queue()
-
-    def share_prior(self, prior: PriorBuffer) -> None:
-        """Use another module's prior as its own; that module counts the labels."""
-        self.prior, self.counts_labels = prior, False
-        self._allocate_queue()
-
-    def _allocate_queue(self) -> None:
+    def _on_new_prior(self) -> None:
+        # The queue is shared out by it.
         if self.log_prior.numel():  # not open, nor online and without a batch yet
             self.queue.allocate(self.log_prior.exp())
 

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..priors import PriorBuffer
+from ..priors import PriorBuffer, PriorUser
 from ..priors.class_prior import SMOOTHING
 from ..state_dict_hooks import before_load, rename_keys
 from .functional import logit_adjusted_cross_entropy
 
 
-class LogitAdjustedLoss(nn.Module):
+class LogitAdjustedLoss(PriorUser):
     """``CE(s + tau * log pi, y)``, for any network, and for any decode and auxiliary head.
 
     Source: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, equation 10; Suh &
@@ -28,9 +28,9 @@ class LogitAdjustedLoss(nn.Module):
         tau: strength of the adjustment; 0 is plain cross-entropy.
         class_weight: None, C numbers, or by name from the prior: 'inverse' (``1 / (C pi_c)``),
             'inverse_sqrt' (its square root) or 'median_frequency' (``median(pi) / pi_c``, the
-            median over the classes that occur). Weights
-            make another class distribution of the pixels, ``w_c pi_c``; the ``tau`` that matches
-            it is 0 for 'inverse' and 'median_frequency', 0.5 for 'inverse_sqrt', 1 for None.
+            median over the classes that occur). Weights make another class distribution of the
+            pixels, ``w_c pi_c``; the ``tau`` that matches it is 0 for 'inverse' and
+            'median_frequency', 0.5 for 'inverse_sqrt', 1 for None.
         loss_weight: factor of the loss.
         avg_non_ignore: let the mean divide by the valid pixels only. False divides by all pixels,
             as mmsegmentation's CrossEntropyLoss does by default.
@@ -72,14 +72,12 @@ class LogitAdjustedLoss(nn.Module):
         _check_class_weight(class_weight, name)
         self.class_weight = class_weight
         self.prior = PriorBuffer(class_prior, num_classes, f'{name}.class_prior')
-        # False where another module that shares the prior counts this head's labels already.
-        self.counts_labels = True
         listed = None
         if class_weight is not None and not isinstance(class_weight, str):
             listed = torch.as_tensor(class_weight, dtype=torch.float32)
         # On the device already: to send a list there in every step would wait for it.
         self.register_buffer('listed_weight', listed, persistent=False)
-        self._check_number_of_weights()
+        self._on_new_prior()
         self.tau = tau
         self.loss_weight = loss_weight
         self.avg_non_ignore = avg_non_ignore
@@ -92,35 +90,11 @@ class LogitAdjustedLoss(nn.Module):
         return self._loss_name
 
     @property
-    def log_prior(self) -> Tensor:
-        """float32 (C,), or (0,) while the prior is open."""
-        return self.prior.log_prior
-
-    @property
     def online_counts(self) -> Tensor:
         """float64 (C,), the running counts of an online prior."""
         return self.prior.online_counts
 
-    @property
-    def needs_class_prior(self) -> bool:
-        """Whether it waits for :meth:`set_class_prior`."""
-        return self.prior.is_waiting
-
-    def init_weights(self) -> None:
-        """Refuse a prior that no training can use; mmengine's Runner calls this."""
-        self.prior.init_weights()
-
-    def set_class_prior(self, class_prior: Any) -> None:
-        """Set the prior, in any form that the argument takes."""
-        self.prior.set(class_prior)
-        self._check_number_of_weights()
-
-    def share_prior(self, prior: PriorBuffer) -> None:
-        """Use another module's prior as its own; that module counts the labels."""
-        self.prior, self.counts_labels = prior, False
-        self._check_number_of_weights()
-
-    def _check_number_of_weights(self) -> None:
+    def _on_new_prior(self) -> None:
         weight, known = self.listed_weight, self.log_prior.numel()
         if weight is not None and known not in (0, len(weight)):
             raise ValueError(

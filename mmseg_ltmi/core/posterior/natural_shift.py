@@ -35,7 +35,8 @@ def natural_shift_of(loss: nn.Module, num_classes: int) -> Tensor | None:
     if class_weight is None:
         return torch.zeros(num_classes)
     weight = torch.as_tensor(class_weight, dtype=torch.float32)
-    if not bool((weight.isfinite() & (weight >= 0)).all()) or not weight.any():
+    # Not on a GPU, which each training step would wait for: a head is built on the CPU.
+    if not weight.is_cuda and not ((weight.isfinite() & (weight >= 0)).all() and weight.any()):
         raise ValueError(
             f'{type(loss).__name__}.class_weight must be finite numbers of at least 0, and one of '
             f'them above it, but is {class_weight!r:.200}'

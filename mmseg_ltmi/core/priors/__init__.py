@@ -5,7 +5,8 @@ from .class_prior import ClassGroups, ClassPrior, build_class_prior
 from .count_report import CountReport, count_dataset
 from .counting import ClassCountError, list_failures
 from .fingerprint import describe
-from .prior_buffer import PriorBuffer, check_same_prior, is_same_log_prior
+from .prior_buffer import PriorBuffer, check_priors_found, check_same_prior, is_same_log_prior
+from .prior_user import PriorUser
 
 __all__ = [
     'ClassCountError',
@@ -13,7 +14,9 @@ __all__ = [
     'ClassPrior',
     'CountReport',
     'PriorBuffer',
+    'PriorUser',
     'build_class_prior',
+    'check_priors_found',
     'check_same_prior',
     'count_as_trained',
     'count_dataset',

@@ -28,6 +28,10 @@ class ClassGroups(NamedTuple):
     medium: tuple[int, ...]
     tail: tuple[int, ...]
 
+    def by_class(self) -> dict[int, str]:
+        """The name of each class's group."""
+        return {c: name for name, members in self._asdict().items() for c in members}
+
 
 class ClassPrior:
     """How often each class occurs, by pixels and by images.

@@ -184,6 +184,13 @@ class PriorBuffer(nn.Module):
         self.log_prior = ((1 - SMOOTHING) * share + SMOOTHING * uniform).log().float()
 
 
+def check_priors_found(module: nn.Module) -> None:
+    """Raise FileNotFoundError where the file is missing that was to give a prior in the module."""
+    for part in module.modules():
+        if isinstance(part, PriorBuffer):
+            part.check_found()
+
+
 def check_same_prior(priors: list[PriorBuffer]) -> None:
     """Priors of one head are one prior; those that are open are left out.
 

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from mmseg_ltmi.core.contrast import PixelContrast
 from mmseg_ltmi.core.losses import LabelOutOfRangeError, LogitAdjustedLoss
 from mmseg_ltmi.core.posterior import ScoreReader, losses_of, stated_shift
-from mmseg_ltmi.core.priors import ClassPrior, PriorBuffer, check_same_prior, is_same_log_prior
+from mmseg_ltmi.core.priors import (
+    ClassPrior,
+    PriorBuffer,
+    PriorUser,
+    check_same_prior,
+    is_same_log_prior,
+)
 from mmseg_ltmi.core.state_dict_hooks import before_load, keep_own_where_absent, rename_keys
 from mmseg_ltmi.models.raw_scores import warn_where_exported
 from mmseg_ltmi.prior_message import announce_prior
@@ -124,7 +130,7 @@ class LTMIHeadMixin(_Head):
     # One class prior
 
     def _priors(self) -> list[PriorBuffer]:
-        losses = [loss.prior for loss in losses_of(self) if isinstance(loss, LogitAdjustedLoss)]
+        losses = [loss.prior for loss in losses_of(self) if isinstance(loss, PriorUser)]
         contrast = getattr(self.contrast, 'prior', None)
         return [self._own_prior, *losses, *([contrast] if contrast is not None else [])]
 
@@ -140,11 +146,8 @@ class LTMIHeadMixin(_Head):
             return
         if self._own_prior.is_waiting and not known.is_online:
             self._own_prior.set(known.class_prior)
-        users: list[LogitAdjustedLoss | PixelContrast] = [
-            loss for loss in losses_of(self) if isinstance(loss, LogitAdjustedLoss)
-        ]
-        if isinstance(self.contrast, PixelContrast):
-            users.append(self.contrast)
+        parts = [*losses_of(self), self.contrast]
+        users = [part for part in parts if isinstance(part, PriorUser)]
         for user in users:
             if known.is_online and user.prior is not known:
                 user.share_prior(known)  # counted once a step, by the first that has it

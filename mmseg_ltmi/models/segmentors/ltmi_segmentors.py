@@ -14,7 +14,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_ltmi.core.posterior import OperatingPoint, ScoreReader, losses_of, stated_shift
-from mmseg_ltmi.core.priors import PriorBuffer
+from mmseg_ltmi.core.priors import check_priors_found
 from mmseg_ltmi.core.state_dict_hooks import before_load, rename_keys
 from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
 from mmseg_ltmi.models.raw_scores import warn_where_exported
@@ -112,9 +112,7 @@ class ScoreReadingMixin(_Segmentor):
             if not reader.has_shift:  # the prior may have come since
                 self._update_own_reader()
             if not reader.has_shift:  # and a prior file that would say it may be missing
-                for module in last_head(self).modules():
-                    if isinstance(module, PriorBuffer):
-                        module.check_found()
+                check_priors_found(last_head(self))
             seg_logits = reader(seg_logits)
         samples = super().postprocess_result(seg_logits, data_samples)
         if reader.has_iou_rule:

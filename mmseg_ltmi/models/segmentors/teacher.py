@@ -15,7 +15,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_ltmi.core.posterior import losses_of, natural_shift_of_head
-from mmseg_ltmi.core.priors import PriorBuffer
+from mmseg_ltmi.core.priors import check_priors_found
 from mmseg_ltmi.core.recorder import FeatureRecorder
 from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
 
@@ -232,8 +232,7 @@ def _natural_shift(network: EncoderDecoder) -> Tensor:
     shift = natural_shift_of_head(head, network.num_classes)
     if shift is not None:
         return shift
-    for prior in (m for m in head.modules() if isinstance(m, PriorBuffer)):
-        prior.check_found()
+    check_priors_found(head)
     if any(getattr(loss, 'needs_class_prior', False) for loss in losses_of(head)):
         raise ValueError(
             "the teacher's loss_decode has class_prior=None, which its checkpoint does not "
