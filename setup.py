@@ -80,7 +80,7 @@ setup(
         'pillow',
         'prettytable',
         'rich',
-        'scipy',
+        'scipy>=1.15',
         'packaging',
         'setuptools>=77.0.3,<82',
     ],

@@ -20,7 +20,10 @@ from .version import __version__
 
 PACKAGE = Path(__file__).parent
 SPLITS = ('train', 'val', 'test')
-CHOICES = ('natural', 'tau by mIoU', 'tau by tail mIoU', 'tau by mAcc', 'IoU rule')
+CHOICES = (
+    *('natural', 'tau by mIoU', 'tau by tail mIoU', 'tau by mAcc', 'IoU rule'),
+    *('memory', 'memory and tau', 'memory and IoU rule'),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,6 +116,7 @@ def make_parser() -> argparse.ArgumentParser:
     add('train', 'train what a config describes', _train)
     add('test', 'test a trained model', _test)
     add('count', 'count how often each class occurs in a data set', _count, COUNT)
+    add('memory', 'store pixels of each class, to read a trained model with', _memory, MEMORY)
     add('choose', 'choose how a trained model is read', _choose, CHOOSE)
     add('compare', 'compare runs, in a table and two plots', _compare, COMPARE)
     add('browse', 'draw the images that hold the rarest classes', _browse, BROWSE)
@@ -209,6 +213,65 @@ def _count(parser: argparse.ArgumentParser) -> None:
     _add_options(parser)
 
 
+MEMORY = """
+A second opinion for the classifier: each test pixel is compared with stored pixels of the train
+set, in the embedding of the contrastive term, or in the network's own features where there is none.
+mmseg-ltmi choose --memory FILE measures what that is worth and at which weight. A run that was
+stopped goes on with the same command."""
+
+
+def _memory(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
+    _add_checkpoint(parser)
+    parser.add_argument(
+        '--out',
+        type=Path,
+        metavar='FILE',
+        help='default: class_memory.pth beside the checkpoint',
+    )
+    _add_split(parser, 'train')
+    parser.add_argument(
+        '--per-class',
+        type=_positive,
+        default=256,
+        metavar='N',
+        help='pixels that are drawn of each class; default: 256',
+    )
+    parser.add_argument(
+        '--per-image',
+        type=_positive,
+        default=8,
+        metavar='N',
+        help='of these, pixels of one image at most; default: 8',
+    )
+    parser.add_argument(
+        '--centers',
+        type=_whole_number,
+        default=16,
+        metavar='K',
+        help='keys of each class, which k-means makes of its pixels, 0 for every pixel; '
+        'default: 16',
+    )
+    parser.add_argument(
+        '--features',
+        choices=('auto', 'embedded', 'raw'),
+        default='auto',
+        help='embedded by the contrastive term, or raw; default: embedded, where there is that '
+        'term',
+    )
+    parser.add_argument(
+        '--temperature',
+        type=float,
+        metavar='T',
+        help='default: what the contrastive term has learned, 0.05 for raw features',
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, help='of the draw and of k-means; default: 0'
+    )
+    _add_force(parser, '--out')
+    _add_options(parser)
+
+
 CHOOSE = """
 Natural argmax, a tau_test, or the IoU rule: measures 21 values of tau_test and fits the IoU rule in
 one pass over the selection split, and measures all of them in one pass over the report split. With
@@ -239,6 +302,9 @@ def _choose(parser: argparse.ArgumentParser) -> None:
         choices=CHOICES,
         default='tau by mIoU',
         help='what is written; all are measured; default: tau by mIoU',
+    )
+    parser.add_argument(
+        '--memory', type=Path, metavar='FILE', help='of mmseg-ltmi memory: measure its weights too'
     )
     parser.add_argument(
         '--rankseg', action='store_true', help='measure the peer RankSEG too (package rankseg)'

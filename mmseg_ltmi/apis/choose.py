@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.structures import PixelData
 from prettytable import PrettyTable
 from torch.utils.data import DataLoader
 
-from mmseg_ltmi.core.posterior import OperatingPoint, ScoreReader
+from mmseg_ltmi.core.posterior import ClassMemory, OperatingPoint, ScoreReader
+from mmseg_ltmi.core.posterior.score_reader import MEMORY
 from mmseg_ltmi.core.priors.dataset_parts import dataset_parts
 from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.evaluation import (
@@ -25,14 +27,16 @@ from mmseg_ltmi.evaluation import (
     class_rows,
     write_rows,
 )
+from mmseg_ltmi.evaluation.operating_point_metric import MEMORY_WEIGHTS
 from mmseg_ltmi.evaluation.per_class import number
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint
 from mmseg_ltmi.models.segmentors import classifier_fingerprint, last_head, reader_prefix
+from mmseg_ltmi.models.segmentors.ltmi_segmentors import check_memory, check_memory_weights
 
 from .config_changes import read_config
 from .trained_model import class_prior_of, load_model, measure, metainfo_of, split_loader
 
-CHOICES = ('natural', *choosing.CRITERIA, 'IoU rule')
+CHOICES = ('natural', *choosing.CRITERIA, choosing.IOU_RULE, *choosing.WITH_MEMORY)
 FOLDS = 5
 """Of cross-fitting, where nobody says how many."""
 
@@ -52,6 +56,7 @@ class Choice:
         report_curve: T summaries on the split that judges; None where it is the same.
         title: of the table.
         reader: of the model, at the chosen point.
+        memory: that was given.
         reader_prefix: where its keys begin in a checkpoint of the model.
     """
 
@@ -65,6 +70,7 @@ class Choice:
     title: str
     reader: ScoreReader
     reader_prefix: str
+    memory: ClassMemory | None = None
 
     @property
     def table(self) -> str:
@@ -72,17 +78,27 @@ class Choice:
         columns = {'mIoU': 'mIoU', 'mIoU_tail': 'tail mIoU', 'mAcc': 'mAcc'}
         if self.report_curve is not None:
             columns['image_mIoU'] = 'mIoU of an image'
-        table = PrettyTable(['operating point', 'tau_test', *columns.values()], align='r')
+        header = ['operating point', 'tau_test', *columns.values()]
+        if self.memory is not None:
+            header.insert(1, 'memory')
+        table = PrettyTable(header, align='r')
         table.align['operating point'] = 'l'
         table.title = self.title
         for name, values in self.values.items():
             point = self.points.get(name)
             tau = f'{point.tau:g}' if point is not None and point.rule == 'tau' else ''
-            table.add_row([name, tau, *(number(values[key]) for key in columns)])
+            row = [name, tau, *(number(values[key]) for key in columns)]
+            if self.memory is not None:
+                weight = 0.0 if point is None else point.memory_weight
+                row.insert(1, f'{weight:g}' if weight else '')
+            table.add_row(row)
         return table.get_string()
 
     def save(self, folder: str | Path) -> None:
-        """Write ``operating_point.json``, ``curves.png`` and ``per_class/NAME.json``."""
+        """Write ``operating_point.json``, ``curves.png`` and ``per_class/NAME.json``.
+
+        And the memory beside them, where the chosen point needs it.
+        """
         from mmseg_ltmi.visualization import plot_operating_points
 
         folder = Path(folder)
@@ -90,6 +106,8 @@ class Choice:
             write_rows(rows, folder / 'per_class' / f'{name.replace(" ", "_")}.json')
         curves = self.select_curve, self.report_curve
         plot_operating_points(self.taus, *curves, self.values['IoU rule'], folder / 'curves.png')
+        if self.memory is not None and self.point.memory_weight:
+            self.memory.save(folder / choosing.MEMORY_FILE)
         self.point.save(folder / 'operating_point.json')
 
     def embed(self, checkpoint: str | Path, out: str | Path) -> None:
@@ -100,6 +118,8 @@ class Choice:
         earlier = ('decision.', f'{head}inference_prior.')
         state = {name: value for name, value in state.items() if not name.startswith(earlier)}
         own = self.reader.state_dict()
+        memory = f'{self.reader_prefix}{MEMORY}'
+        state = {name: value for name, value in state.items() if not name.startswith(memory)}
         state.update({f'{self.reader_prefix}{name}': value for name, value in own.items()})
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         torch.save({**content, 'state_dict': state} if 'state_dict' in content else state, out)
@@ -115,6 +135,7 @@ def choose(
     rankseg: bool = False,
     class_prior: Any = None,
     max_values: int = 2**25,
+    memory: ClassMemory | str | Path | None = None,
     progress: bool = False,
     options: Mapping[str, Any] | None = None,
     warn: Callable[[str], None] = warnings.warn,
@@ -122,7 +143,8 @@ def choose(
     """Measure a trained model at several operating points, and choose one.
 
     21 values of ``tau_test`` and the IoU rule are measured in one pass over the split that chooses,
-    and all of them in one pass over the split that judges.
+    and all of them in one pass over the split that judges. With a memory so are 5 weights of it
+    beside the classifier, each with 21 values of ``tau_test`` and the best with the IoU rule.
 
     Args:
         config: a file, or a Config.
@@ -136,6 +158,7 @@ def choose(
         rankseg: measure the peer RankSEG too, of the package rankseg.
         class_prior: as for LogitAdjustedLoss; None takes the model's, or that of a metric.
         max_values: posteriors that are kept for the fit of the IoU rule, pixels times classes.
+        memory: of :func:`make_memory`, or its file.
         progress: show progress bars on stderr.
         options: values of the config by dotted key.
         warn: is told where the two splits have images in common.
@@ -143,21 +166,28 @@ def choose(
     Raises:
         OSError: a file that is not there.
         ImportError: ``rankseg`` without the package.
-        ValueError: an argument out of range, a checkpoint of another model, no such split, no
-            labels in it, no class prior.
+        ValueError: an argument out of range, a checkpoint or a memory of another model, no such
+            split, no labels in it, no class prior.
 
     Examples:
         >>> found = choose('config.py', 'iter_20000.pth')
         >>> print(found.table)
         >>> found.save('operating_point')
     """
-    _check_arguments(folds, choice, max_values)
+    _check_arguments(folds, choice, max_values, memory)
     peers = {'RankSEG': RankSEGRule()} if rankseg else {}
     cfg = read_config(config, options)
     if folds is not None and folds > 1:
         select = report
     _check_splits(cfg, select, report)
     model: Any = load_model(cfg, checkpoint)
+    if memory is not None:
+        where = 'the memory' if isinstance(memory, ClassMemory) else str(memory)
+        memory = (
+            copy.deepcopy(memory) if isinstance(memory, ClassMemory) else ClassMemory.load(memory)
+        )
+        check_memory(model, memory, where)
+        check_memory_weights(model, memory, where)
     loaders = {split: split_loader(cfg, split) for split in {select: None, report: None}}
     if folds is None or folds < 2:
         folds, warning = _default_folds(folds, loaders, select, report)
@@ -172,8 +202,12 @@ def choose(
         dataset: Any = loaders[split].dataset
         prior = class_prior_of(class_prior, cfg, model, metainfo_of(dataset)['classes'])
         index = last_head(model).ignore_index
-        metric = OperatingPointMetric(prior, len(dataset), ignore_index=index, **how)
-        measure(model, loaders[split], metric, f'evaluating the {split} split', progress)
+        weights = () if memory is None else MEMORY_WEIGHTS
+        metric = OperatingPointMetric(
+            prior, len(dataset), ignore_index=index, memory_weights=weights, **how
+        )
+        shown = model if memory is None else _WithMemory(model, memory)
+        measure(shown, loaders[split], metric, f'evaluating the {split} split', progress)
         return metric
 
     selection = evaluate(
@@ -181,12 +215,14 @@ def choose(
     )
     prior, judged = selection.prior, None
     choosing.check_choice(choice, _curve(selection), select)
-    with progress_bar(1 + folds if progress else None, 'fitting the IoU rule') as advance:
+    fits = 1 + folds + (memory is not None)
+    with progress_bar(fits if progress else None, 'fitting the IoU rule') as advance:
         points = choosing.candidates(selection, advance)
         if folds:
             areas = choosing.cross_fitted(selection, advance)
     if not folds:
-        judged = evaluate(report, rules={'IoU rule': points['IoU rule'], **peers}, max_values=0)
+        rules = {name: point for name, point in points.items() if point.rule == 'iou'}
+        judged = evaluate(report, rules={**rules, **peers}, max_values=0)
         areas = choosing.measured(points, judged)
     values = {name: choosing.summary_of(of, prior) for name, of in areas.items()}
     if judged is not None:
@@ -212,18 +248,47 @@ def choose(
         select_curve=_curve(selection),
         report_curve=None if judged is None else _curve(judged),
         title=f'{report} split, {how_chosen}',
-        reader=_reader_at(point, model),
+        reader=_reader_at(point, model, memory),
+        memory=memory,
         reader_prefix=reader_prefix(model),
     )
 
 
-def _check_arguments(folds: int | None, choice: str, max_values: int) -> None:
+class _WithMemory(torch.nn.Module):
+    """A model whose predictions have ``memory_logits`` too, what a memory adds at weight 1.
+
+    The scores are linear in the weight, as is what becomes of them until the decision (upsampling,
+    the mean of windows), so predictions at weights 0 and 1 say what there is at any other.
+    """
+
+    def __init__(self, model: Any, memory: ClassMemory) -> None:
+        super().__init__()
+        self.model, self.memory = model, memory
+
+    def test_step(self, batch: Any) -> Any:
+        reader = self.model.reader
+        reader.set_memory(self.memory, weight=1.0)
+        both = self.model.test_step(batch)
+        reader.reset_point()
+        samples = self.model.test_step(batch)
+        for sample, other in zip(samples, both, strict=True):
+            added = other.seg_logits.data - sample.seg_logits.data
+            sample.memory_logits = PixelData(data=added)
+        return samples
+
+
+def _check_arguments(folds: int | None, choice: str, max_values: int, memory: Any) -> None:
     if folds is not None and folds < 0:
         raise ValueError(f'folds={folds}: give 2 or more, or 1 to choose and judge on two splits')
     if max_values < 1:
         raise ValueError(f'max_values={max_values} must be 1 or more')
     if choice not in CHOICES:
         raise ValueError(f'{choice!r} cannot be chosen: take one of {list(CHOICES)}')
+    if choice in choosing.WITH_MEMORY and memory is None:
+        raise ValueError(
+            f'{choice!r} cannot be chosen without a memory: make one with mmseg-ltmi memory, and '
+            'give its file (--memory)'
+        )
 
 
 def _check_splits(cfg: Config, select: str, report: str) -> None:
@@ -275,7 +340,7 @@ def _curve(metric: OperatingPointMetric) -> list[dict[str, float]]:
     return choosing.curve(metric.tau_areas.sum(0), metric.prior)
 
 
-def _reader_at(point: OperatingPoint, model: Any) -> ScoreReader:
+def _reader_at(point: OperatingPoint, model: Any, memory: ClassMemory | None) -> ScoreReader:
     reader = copy.deepcopy(model.reader).cpu()
-    reader.set_point(point)
+    reader.set_point(point, memory)
     return reader

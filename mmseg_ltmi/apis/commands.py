@@ -99,6 +99,32 @@ def count(args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
+def memory(args: argparse.Namespace) -> int:
+    out = args.out or Path(args.checkpoint).parent / 'class_memory.pth'
+    _refuse_existing([out], args.force)
+    _require_files(args.checkpoint)
+    from .memory import make_memory, memory_table
+
+    found = make_memory(
+        args.config,
+        args.checkpoint,
+        args.split,
+        args.per_class,
+        args.per_image,
+        args.centers or None,
+        args.features,
+        args.temperature,
+        args.seed,
+        part=out.with_suffix('.drawn'),
+        progress=True,
+        options=_options_of(args),
+    )
+    found.save(out)
+    print(memory_table(found))
+    print(f'wrote {out}: mmseg-ltmi choose --memory {out} says what it is worth')
+    return 0
+
+
 def choose(args: argparse.Namespace) -> int:
     out = args.out or Path(args.work_dir or Path(args.checkpoint).parent, 'operating_point')
     written = [out / name for name in ('operating_point.json', 'curves.png', 'per_class')]
@@ -116,6 +142,7 @@ def choose(args: argparse.Namespace) -> int:
         rankseg=args.rankseg,
         class_prior=args.class_prior,
         max_values=args.max_values,
+        memory=args.memory,
         progress=True,
         options=_options_of(args),
         warn=lambda text: print(f'WARNING: {text}', file=sys.stderr),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mmseg_ltmi.core.posterior import ScoreReader
+from mmseg_ltmi.core.posterior.score_reader import MEMORY
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint
 
 READER = 'score_reader.'
@@ -118,6 +119,11 @@ def _shift(state: dict[str, Tensor], place: str, num_classes: int, tau_test: flo
                 f'it has no {place}{name} of {num_classes} numbers, which an LTMI head writes: it '
                 'is incomplete'
             )
+    if any(key.startswith(f'{place}{MEMORY}') for key in state):
+        raise ValueError(
+            'it holds a memory (mmseg-ltmi choose --embed), which a stock model cannot read: '
+            'convert the checkpoint that it was made of'
+        )
     reader.load_state_dict(found)
     if reader.has_iou_rule:
         raise ValueError(

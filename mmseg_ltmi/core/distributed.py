@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed
 
@@ -21,6 +23,16 @@ def gather_rows(rows: Tensor) -> Tensor:
     gathered = [torch.empty_like(rows) for _ in range(world_size)]
     distributed.all_gather(gathered, rows.contiguous())
     return torch.cat(gathered)
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """What each rank has, of any kind that pickles and whatever its size, in the order of ranks."""
+    _, world_size = rank_and_world_size()
+    if world_size == 1:
+        return [value]
+    gathered = [None] * world_size
+    distributed.all_gather_object(gathered, value)
+    return gathered
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:

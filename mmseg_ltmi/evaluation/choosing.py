@@ -15,6 +15,12 @@ from .operating_point_metric import OperatingPointMetric
 from .per_class import class_rows, summary
 
 CRITERIA = {'tau by mIoU': 'mIoU', 'tau by tail mIoU': 'mIoU_tail', 'tau by mAcc': 'mAcc'}
+IOU_RULE = 'IoU rule'
+WITH_MEMORY = ('memory', 'memory and tau', 'memory and IoU rule')
+"""What there is with a memory: at the weight of the highest mIoU with the natural argmax, at the
+weight and tau of the highest mIoU, and the IoU rule at the first one's weight."""
+MEMORY_FILE = 'class_memory.pth'
+"""Beside the file of an operating point that needs it."""
 
 
 def summary_of(areas: Tensor, prior: ClassPrior) -> dict[str, float]:
@@ -48,35 +54,60 @@ def candidates(
 ) -> dict[str, OperatingPoint]:
     """Natural argmax, the best tau by each criterion, and the IoU rule, by name.
 
-    ``advance`` is called when the rule is fitted, which takes long.
+    With a memory those of WITH_MEMORY too. ``advance`` is called when a rule is fitted, which takes
+    long.
     """
-    prior = metric.prior
-    common: dict[str, Any] = dict(
-        classes=prior.names,
-        log_prior=tuple(prior.log_probs().tolist()),
-    )
-    found = {'natural': OperatingPoint('tau', tau=0.0, **common)}
-    measured_taus = curve(metric.tau_areas.sum(0), prior)
-    for name, criterion in CRITERIA.items():
-        tau = metric.taus[best_tau(measured_taus, criterion)]
-        found[name] = OperatingPoint('tau', tau=tau, **common)
-    rule = metric.fit()
-    advance()
-    found['IoU rule'] = OperatingPoint(
-        'iou', iou=tuple(rule.iou.tolist()), union=tuple(rule.union.tolist()), **common
-    )
+    found = _taus(metric, metric.tau_areas.sum(0), metric.memory_areas.sum(0))
+    found[IOU_RULE] = _iou_rule(metric, advance)
+    if metric.memory_weights:
+        # At the end, and the rule behind the taus.
+        found |= {name: found.pop(name) for name in WITH_MEMORY[:2]}
+        weight = found[WITH_MEMORY[0]].memory_weight
+        found[WITH_MEMORY[2]] = _iou_rule(metric, advance, weight)
     return found
+
+
+def _taus(metric: OperatingPointMetric, areas: Tensor, memory: Tensor) -> dict[str, OperatingPoint]:
+    """The candidates that are a tau, of areas (T, 4, C) and with a memory (W, T, 4, C)."""
+    prior = metric.prior
+    found = {'natural': _point(metric, 'tau')}
+    at_taus = curve(areas, prior)
+    for name, criterion in CRITERIA.items():
+        found[name] = _point(metric, 'tau', tau=metric.taus[best_tau(at_taus, criterion)])
+    if metric.memory_weights:
+        natural = metric.taus.index(0.0)
+        weight = metric.memory_weights[best_tau(curve(memory[:, natural], prior), 'mIoU')]
+        best = best_tau(curve(memory.flatten(0, 1), prior), 'mIoU')
+        place, tau = divmod(best, len(metric.taus))
+        both = dict(tau=metric.taus[tau], memory_weight=metric.memory_weights[place])
+        found[WITH_MEMORY[0]] = _point(metric, 'tau', memory_weight=weight)
+        found[WITH_MEMORY[1]] = _point(metric, 'tau', **both)
+    return found
+
+
+def _point(metric: OperatingPointMetric, rule: str, **more: Any) -> OperatingPoint:
+    prior = metric.prior
+    if more.get('memory_weight'):
+        more['memory'] = MEMORY_FILE
+    return OperatingPoint(rule, prior.names, tuple(prior.log_probs().tolist()), **more)
+
+
+def _iou_rule(
+    metric: OperatingPointMetric, advance: Callable[[], None], memory_weight: float = 0.0
+) -> OperatingPoint:
+    rule = metric.fit(memory_weight=memory_weight)
+    advance()
+    fitted = dict(iou=tuple(rule.iou.tolist()), union=tuple(rule.union.tolist()))
+    return _point(metric, 'iou', **fitted, memory_weight=memory_weight)
 
 
 def measured(points: dict[str, OperatingPoint], metric: OperatingPointMetric) -> dict[str, Tensor]:
     """Areas (4, C) of each candidate on the metric's images, then of the metric's other rules."""
-    areas = metric.tau_areas.sum(0)
-    at_taus = {
-        name: areas[metric.place_of(point.tau)]
+    found = {
+        name: metric.areas_at(point).sum(0) if point.rule == 'tau' else metric.rule_areas[name]
         for name, point in points.items()
-        if point.rule == 'tau'
     }
-    return at_taus | metric.rule_areas
+    return found | metric.rule_areas
 
 
 def measured_per_image(
@@ -84,9 +115,7 @@ def measured_per_image(
 ) -> dict[str, float]:
     """As :func:`measured`, but :func:`image_miou`, mean over the images."""
     at_taus = {
-        name: float(metric.tau_image_miou[metric.place_of(point.tau)])
-        for name, point in points.items()
-        if point.rule == 'tau'
+        name: metric.image_miou_at(point) for name, point in points.items() if point.rule == 'tau'
     }
     return at_taus | metric.rule_image_miou
 
@@ -99,22 +128,25 @@ def cross_fitted(
     The taus are measured on every pixel, the IoU rule on the sample, whose weights make its areas
     unbiased. Rules that need no choice follow as they are. ``advance`` is called after each fold.
     """
-    prior = metric.prior
-    total = {
-        name: torch.zeros_like(metric.tau_areas[0, 0])
-        for name in ('natural', *CRITERIA, 'IoU rule')
-    }
-    whole = metric.tau_areas.sum(0)
+    names = ['natural', *CRITERIA, IOU_RULE, *(WITH_MEMORY if metric.memory_weights else ())]
+    total = {name: torch.zeros_like(metric.tau_areas[0, 0]) for name in names}
+    whole, with_memory = metric.tau_areas.sum(0), metric.memory_areas.sum(0)
     for fold, areas in enumerate(metric.tau_areas):
-        of_others = curve(whole - areas, prior)
-        total['natural'] += areas[metric.place_of(0.0)]
-        for name, criterion in CRITERIA.items():
-            total[name] += areas[best_tau(of_others, criterion)]
-        rule = metric.fit(left_out=fold)
-        sample = metric.sample(fold.__eq__)
-        decision = iou_scores(sample.posterior, rule.iou, rule.union).argmax(1)
-        total['IoU rule'] += decision_areas(
-            decision, sample.label, prior.num_classes, sample.weight.double()
-        )
+        chosen = _taus(metric, whole - areas, with_memory - metric.memory_areas[fold])
+        for name, point in chosen.items():
+            total[name] += metric.areas_at(point)[fold]
+        total[IOU_RULE] += _rule_on_fold(metric, fold)
+        if metric.memory_weights:
+            weight = chosen[WITH_MEMORY[0]].memory_weight
+            total[WITH_MEMORY[2]] += _rule_on_fold(metric, fold, weight)
         advance()
     return total | metric.rule_areas
+
+
+def _rule_on_fold(metric: OperatingPointMetric, fold: int, memory_weight: float = 0.0) -> Tensor:
+    rule = metric.fit(left_out=fold, memory_weight=memory_weight)
+    sample = metric.sample(fold.__eq__)
+    posterior = sample.posterior(memory_weight)
+    decision = iou_scores(posterior, rule.iou, rule.union).argmax(1)
+    weight = sample.weight.double()
+    return decision_areas(decision, sample.label, metric.prior.num_classes, weight)

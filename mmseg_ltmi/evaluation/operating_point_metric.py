@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmseg_ltmi.core.posterior import (
     IoURule,
+    OperatingPoint,
     areas_over_taus,
     decision_areas,
     fit_iou_rule,
@@ -20,10 +21,14 @@ from mmseg_ltmi.core.posterior import (
 from mmseg_ltmi.core.priors import ClassPrior
 
 TAUS = tuple(i / 20 for i in range(21))
+MEMORY_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5)
 
 
 class DecisionRule(Protocol):
-    """A decision on natural log-posteriors: an OperatingPoint, or a peer's."""
+    """A decision on natural log-posteriors: an OperatingPoint, or a peer's.
+
+    One with a ``memory_weight`` is shown the scores with as much of the memory's.
+    """
 
     def decide(self, log_posterior: Tensor) -> Tensor:
         """(C, H, W) to classes (H, W)."""
@@ -33,24 +38,33 @@ class PosteriorSample(NamedTuple):
     """Posteriors of some pixels.
 
     Attributes:
-        posterior: float32 (M, C).
+        log_posterior: float32 (M, C), natural, of the classifier.
+        memory: float32 (M, C), what a memory adds at weight 1; (M, 0) without one.
         label: int64 (M,), classes.
         weight: float32 (M,), pixels that each one stands for.
     """
 
-    posterior: Tensor
+    log_posterior: Tensor
+    memory: Tensor
     label: Tensor
     weight: Tensor
+
+    def posterior(self, memory_weight: float = 0.0) -> Tensor:
+        """float32 (M, C), with a memory of this weight."""
+        scores = self.log_posterior
+        return (scores + memory_weight * self.memory if memory_weight else scores).softmax(1)
 
 
 class OperatingPointMetric(BaseMetric):
     """Areas at each tau, those of given rules, and a sample of the posteriors.
 
-    Predictions are read as natural log-posterior. The images are split into ``folds`` blocks of
-    neighbours, so that frames of one clip stay together. The sample bounds the memory: each image
-    may keep its share of ``max_values / C`` pixels, divided among the classes that it holds, and a
-    kept pixel stands for as many as its class has there in proportion, so that sums are unbiased
-    and rare classes are kept whole.
+    Predictions are read as natural log-posterior. Those that have ``memory_logits`` too, what a
+    memory adds at weight 1, are measured at each weight and tau.
+
+    The images are split into ``folds`` blocks of neighbours, so that frames of one clip stay
+    together. The sample bounds the memory: each image may keep its share of ``max_values / C``
+    pixels, divided among the classes that it holds, and a kept pixel stands for as many as its
+    class has there in proportion, so that sums are unbiased and rare classes are kept whole.
 
     Args:
         prior: C classes.
@@ -58,6 +72,7 @@ class OperatingPointMetric(BaseMetric):
         rules: decisions to measure as they are, by name.
         folds: K.
         taus: ascending values of ``tau_test``.
+        memory_weights: ascending weights of a memory, above 0; () without one.
         max_values: posteriors that are kept at most, pixels times classes; 0 keeps none, and no
             IoU rule can be fitted.
         ignore_index: label that takes no part.
@@ -66,8 +81,10 @@ class OperatingPointMetric(BaseMetric):
     Attributes:
         tau_areas: float64 (K, T, 4, C), as in :func:`areas_over_taus`. This and the following are
             there after ``evaluate``, on rank 0, and hold the images of all ranks.
+        memory_areas: float64 (K, W, T, 4, C), likewise at each of the ``memory_weights``.
         rule_areas: float64 (4, C) of each rule, by name.
         tau_image_miou: float64 (T,), :func:`image_miou` at each tau, mean over the images.
+        memory_image_miou: float64 (W, T), likewise.
         rule_image_miou: the same of each rule, by name.
 
     Raises:
@@ -75,8 +92,10 @@ class OperatingPointMetric(BaseMetric):
     """
 
     tau_areas: Tensor
+    memory_areas: Tensor
     rule_areas: dict[str, Tensor]
     tau_image_miou: Tensor
+    memory_image_miou: Tensor
     rule_image_miou: dict[str, float]
 
     def __init__(
@@ -86,6 +105,7 @@ class OperatingPointMetric(BaseMetric):
         rules: Mapping[str, DecisionRule] | None = None,
         folds: int = 1,
         taus: Sequence[float] = TAUS,
+        memory_weights: Sequence[float] = (),
         max_values: int = 2**25,
         ignore_index: int = 255,
         seed: int = 0,
@@ -103,13 +123,14 @@ class OperatingPointMetric(BaseMetric):
         self.rules = dict(rules or {})
         self.folds = folds
         self.taus = tuple(taus)
+        self.memory_weights = tuple(memory_weights)
         self.pixels_per_image = max_values // prior.num_classes // num_images
         self.ignore_index = ignore_index
         self.generator = torch.Generator().manual_seed(seed)
         self._samples: list[PosteriorSample] = []
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Store the areas (T + rules, 4, C) of each image, and its part of the sample."""
+        """Store the areas (T + W T + rules, 4, C) of each image, and its part of the sample."""
         for sample in data_samples:
             logits = sample['seg_logits']['data']
             if logits.shape[0] != self.prior.num_classes:
@@ -119,19 +140,27 @@ class OperatingPointMetric(BaseMetric):
                 )
             label = sample['gt_sem_seg']['data'].squeeze(0).to(logits.device).long()
             known = labels_or_spare(label.flatten(), len(logits), self.ignore_index)
-            areas = [
-                areas_over_taus(logits, label, self.log_prior, self.taus, self.ignore_index),
-                *(
-                    decision_areas(rule.decide(logits).flatten(), known, len(logits))[None]
-                    for rule in self.rules.values()
-                ),
-            ]
-            # Exact, and half of float64: there is one for every image.
-            self.results.append((torch.cat(areas).cpu().int(), self._drawn(logits, known)))
+            memory = sample['memory_logits']['data'] if self.memory_weights else logits[:0]
 
-    def _drawn(self, logits: Tensor, label: Tensor) -> PosteriorSample:
+            def at(weight: float, logits: Tensor = logits, memory: Tensor = memory) -> Tensor:
+                return logits + weight * memory if weight else logits
+
+            areas = [
+                areas_over_taus(at(weight), label, self.log_prior, self.taus, self.ignore_index)
+                for weight in (0.0, *self.memory_weights)
+            ]
+            for rule in self.rules.values():
+                decision = rule.decide(at(getattr(rule, 'memory_weight', 0.0))).flatten()
+                areas.append(decision_areas(decision, known, len(logits))[None])
+            # Exact, and half of float64: there is one for every image.
+            self.results.append((torch.cat(areas).cpu().int(), self._drawn(logits, memory, known)))
+
+    def _drawn(self, logits: Tensor, memory: Tensor, label: Tensor) -> PosteriorSample:
         if not self.pixels_per_image:
-            return PosteriorSample(torch.empty(0, len(logits)), label[:0].cpu(), torch.empty(0))
+            nothing = torch.empty(0, len(logits))
+            return PosteriorSample(
+                nothing, torch.empty(0, len(memory)), label[:0].cpu(), torch.empty(0)
+            )
         place = (label < len(logits)).nonzero()[:, 0]
         label = label[place]
         count = label.bincount(minlength=self.prior.num_classes)
@@ -139,33 +168,55 @@ class OperatingPointMetric(BaseMetric):
         chance = (room / count[label]).clamp(max=1)
         draw = torch.rand(len(chance), generator=self.generator).to(chance.device)
         kept = draw < chance
-        posterior = logits.flatten(1)[:, place[kept]].float().softmax(0).T
-        return PosteriorSample(posterior.cpu(), label[kept].cpu(), 1 / chance[kept].cpu())
+        scores = logits.flatten(1)[:, place[kept]].float().log_softmax(0).T
+        added = memory.flatten(1)[:, place[kept]].float().T
+        weight = 1 / chance[kept]
+        return PosteriorSample(scores.cpu(), added.cpu(), label[kept].cpu(), weight.cpu())
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Nothing to log: the attributes are the result. ``results`` are those of all ranks."""
-        num_taus = len(self.taus)
+        num_taus, num_weights = len(self.taus), len(self.memory_weights)
+        num_points = num_taus * (1 + num_weights)
+        grid = num_weights, num_taus
         areas = torch.stack([areas for areas, _ in results]).double()
         self._samples = [PosteriorSample(*sample) for _, sample in results]
         in_fold = [areas[self._fold_of_images() == fold] for fold in range(self.folds)]
-        self.tau_areas = torch.stack([of[:, :num_taus].sum(0) for of in in_fold])
-        of_rules = areas[:, num_taus:].sum(0)
+        of_points = torch.stack([of[:, :num_points].sum(0) for of in in_fold])
+        self.tau_areas = of_points[:, :num_taus]
+        self.memory_areas = of_points[:, num_taus:].unflatten(1, grid)
+        of_rules = areas[:, num_points:].sum(0)
         self.rule_areas = dict(zip(self.rules, of_rules, strict=True))
         miou = image_miou(areas).nanmean(0)
         self.tau_image_miou = miou[:num_taus]
-        self.rule_image_miou = dict(zip(self.rules, miou[num_taus:].tolist(), strict=True))
+        self.memory_image_miou = miou[num_taus:num_points].view(grid)
+        self.rule_image_miou = dict(zip(self.rules, miou[num_points:].tolist(), strict=True))
         return {}
 
     def _fold_of_images(self) -> Tensor:
         number = len(self._samples)
         return torch.arange(number) * self.folds // number
 
-    def place_of(self, tau: float) -> int:
-        """Place of a value in ``taus``; rounding does not matter."""
-        return min(range(len(self.taus)), key=lambda i: abs(self.taus[i] - tau))
+    def areas_at(self, point: OperatingPoint) -> Tensor:
+        """float64 (K, 4, C) of an operating point that is a tau, with a memory or without."""
+        tau = _place(point.tau, self.taus)
+        if not point.memory_weight:
+            return self.tau_areas[:, tau]
+        return self.memory_areas[:, _place(point.memory_weight, self.memory_weights), tau]
 
-    def fit(self, left_out: int | None = None) -> IoURule:
+    def image_miou_at(self, point: OperatingPoint) -> float:
+        """:func:`image_miou` of an operating point that is a tau, mean over the images."""
+        tau = _place(point.tau, self.taus)
+        if not point.memory_weight:
+            return float(self.tau_image_miou[tau])
+        weight = _place(point.memory_weight, self.memory_weights)
+        return float(self.memory_image_miou[weight, tau])
+
+    def fit(self, left_out: int | None = None, memory_weight: float = 0.0) -> IoURule:
         """The IoU rule of the sample, without the pixels of one fold.
+
+        Args:
+            left_out: number of that fold.
+            memory_weight: of the memory whose posterior it decides on.
 
         Raises:
             ValueError: nothing was kept.
@@ -173,10 +224,16 @@ class OperatingPointMetric(BaseMetric):
         if not self.pixels_per_image:
             raise ValueError('the IoU rule needs kept posteriors, but max_values is 0')
         sample = self.sample(lambda fold: fold != left_out)
-        return fit_iou_rule(sample.posterior, sample.label, self.prior.probs(), sample.weight)
+        posterior = sample.posterior(memory_weight)
+        return fit_iou_rule(posterior, sample.label, self.prior.probs(), sample.weight)
 
     def sample(self, wanted: Callable[[int], bool]) -> PosteriorSample:
         """The kept pixels of the folds that are wanted."""
         folds = self._fold_of_images().tolist()
         parts = [part for part, fold in zip(self._samples, folds, strict=True) if wanted(fold)]
         return PosteriorSample(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _place(value: float, values: Sequence[float]) -> int:
+    # Rounding does not matter.
+    return min(range(len(values)), key=lambda i: abs(values[i] - value))

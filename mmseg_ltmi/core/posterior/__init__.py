@@ -1,19 +1,26 @@
 """From raw scores to a decision: the natural shift, operating points and what they are worth."""
 
 from .areas import class_scores, decision_areas, image_miou, labels_or_spare
+from .class_memory import ClassMemory, KeyOrigins, embed_pixels
 from .iou_rule import IoURule, fit_iou_rule, iou_scores
+from .key_reservoir import DrawnPixels, KeyReservoir
 from .natural_shift import losses_of, natural_shift_of, natural_shift_of_head, stated_shift
 from .operating_point import OperatingPoint
 from .score_reader import ScoreReader
 from .tau_sweep import areas_over_taus
 
 __all__ = [
+    'ClassMemory',
+    'DrawnPixels',
     'IoURule',
+    'KeyOrigins',
+    'KeyReservoir',
     'OperatingPoint',
     'ScoreReader',
     'areas_over_taus',
     'class_scores',
     'decision_areas',
+    'embed_pixels',
     'fit_iou_rule',
     'image_miou',
     'iou_scores',

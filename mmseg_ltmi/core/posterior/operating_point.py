@@ -30,6 +30,8 @@ class OperatingPoint:
         tau: for 'tau'.
         iou: C numbers in 0..1, for 'iou'.
         union: C positive numbers, for 'iou'.
+        memory_weight: of a ClassMemory beside the classifier, lambda; 0 needs none.
+        memory: file of that memory; in a JSON file, from the folder of that file.
         weights: fingerprint of the classifier that it was chosen for; '' fits every one.
         report: what it was chosen on and what it was worth.
     """
@@ -40,6 +42,8 @@ class OperatingPoint:
     tau: float = 0.0
     iou: tuple[float, ...] = ()
     union: tuple[float, ...] = ()
+    memory_weight: float = 0.0
+    memory: str = ''
     weights: str = ''
     report: Mapping[str, Any] = field(default_factory=dict)
 
@@ -47,7 +51,8 @@ class OperatingPoint:
         """Scores to take the argmax of.
 
         Args:
-            log_posterior: (C, ...) natural log-posterior up to a constant per pixel.
+            log_posterior: (C, ...) natural log-posterior up to a constant per pixel, with what a
+                memory adds to it.
         """
         if self.rule == 'tau':
             shift = self.tau * log_posterior.new_tensor(self.log_prior)
@@ -88,6 +93,8 @@ class OperatingPoint:
         try:
             for name in ('classes', 'log_prior', 'iou', 'union'):
                 fields[name] = tuple(fields[name])
+            if fields.get('memory') and not isinstance(source, dict):
+                fields['memory'] = str(Path(source).parent / fields['memory'])
             point = cls(**fields)
             point.check()
         except (KeyError, TypeError, ValueError) as error:
@@ -108,15 +115,22 @@ class OperatingPoint:
         for name, values in needed.items():
             if len(values) != len(self.classes) or not all(map(_is_finite, values)):
                 raise ValueError(f'{name} must hold {len(self.classes)} finite numbers')
-        if not _is_finite(self.tau):
-            raise ValueError(f'tau must be a finite number, but is {self.tau!r:.80}')
+        for name, value in (('tau', self.tau), ('memory_weight', self.memory_weight)):
+            if not _is_finite(value):
+                raise ValueError(f'{name} must be a finite number, but is {value!r:.80}')
+        if bool(self.memory_weight) != bool(self.memory) or not isinstance(self.memory, str):
+            raise ValueError(
+                f'memory_weight={self.memory_weight!r:.80} and memory={self.memory!r:.80} go '
+                'together: a weight needs the file of the memory, and a file a weight'
+            )
         if self.rule == 'iou' and min(self.union) <= 0:
             raise ValueError('union must be positive')
         if not self.scores(torch.zeros(len(self.classes), 1)).isfinite().all():
             raise ValueError('its numbers are too large or too small to compute with')
 
     def __str__(self) -> str:
-        return f'tau_test={self.tau:g}' if self.rule == 'tau' else 'IoU rule'
+        rule = f'tau_test={self.tau:g}' if self.rule == 'tau' else 'IoU rule'
+        return f'memory_weight={self.memory_weight:g}, {rule}' if self.memory_weight else rule
 
 
 def _without_nan(value: Any) -> Any:

@@ -8,8 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from ..state_dict_hooks import after_load, before_load, keep_own_where_absent
+from .class_memory import ClassMemory
 from .iou_rule import iou_scores
 from .operating_point import OperatingPoint
+
+MEMORY = 'memory.'
+"""What the keys of a memory begin with, in a reader's state dict."""
 
 
 class ScoreReader(nn.Module):
@@ -18,6 +22,9 @@ class ScoreReader(nn.Module):
     Raw scores plus ``natural_shift`` are the natural log-posterior. Its argmax is the decision,
     unless one of two says otherwise: ``tau_test``, which takes ``tau_test * log pi`` off again, or
     an operating point, which is a tau or the IoU rule. Both at once are an error.
+
+    A memory, if there is one, adds ``lambda log p(c|x)`` of its own to what the classifier gives,
+    in testing, before any of that (docs/method.md).
 
     What is known is in buffers, so that a checkpoint carries its own meaning. Where a checkpoint
     has none of them, they stay as they are. They stay float32, also in a model of half precision.
@@ -33,6 +40,7 @@ class ScoreReader(nn.Module):
         point_shift: float32 (C,), ``-tau * log pi`` of an operating point.
         iou: float32 (C,), of the IoU rule; NaN without it.
         union: float32 (C,), likewise.
+        memory: the ClassMemory, of an operating point or a checkpoint; None without one.
 
     Examples:
         >>> reader = ScoreReader(num_classes=19)
@@ -57,6 +65,8 @@ class ScoreReader(nn.Module):
         # Kept as flags, so that no step waits for the device to answer.
         self.has_iou_rule = self.has_point = self.has_shift = False
         self.has_segmentor = False  # one that decides by the IoU rule sets it
+        self.memory: ClassMemory | None = None
+        before_load(self, _prepare_memory)
         before_load(self, keep_own_where_absent)
         after_load(self, ScoreReader._update_flags)
 
@@ -78,10 +88,35 @@ class ScoreReader(nn.Module):
         self.natural_shift.fill_(torch.nan)
         self.has_shift = False
 
+    def add_memory_to(self, classifier: nn.Module) -> None:
+        """From now on a memory adds to the raw scores of this classifier, outside of training."""
+        classifier.register_forward_hook(self._add_memory)
+
+    def _add_memory(self, classifier: nn.Module, inputs: Any, logits: Tensor) -> Tensor | None:
+        if self.memory is None or classifier.training:
+            return None
+        return logits + (self.memory.weight * self.memory(inputs[0])).to(logits)
+
     @torch.no_grad()
-    def set_point(self, point: OperatingPoint) -> None:
-        """Decide by an operating point; its length must be C."""
+    def set_point(self, point: OperatingPoint, memory: ClassMemory | None = None) -> None:
+        """Decide by an operating point; its length must be C.
+
+        Args:
+            point: the operating point.
+            memory: the one that it was chosen with. It is left out at ``memory_weight`` 0.
+
+        Raises:
+            ValueError: the point has a ``memory_weight``, but there is no memory, or one of another
+                model.
+        """
         self.reset_point()
+        if point.memory_weight:
+            if memory is None:
+                raise ValueError(
+                    f'the operating point ({point}) was chosen with a memory: give its file too, '
+                    'which mmseg-ltmi choose has written beside it'
+                )
+            self.set_memory(memory, point.memory_weight)
         if point.rule == 'tau':
             self.point_shift.copy_(-point.tau * torch.tensor(point.log_prior))
         else:
@@ -89,9 +124,29 @@ class ScoreReader(nn.Module):
             self.union.copy_(torch.tensor(point.union))
         self._update_flags()
 
+    def set_memory(self, memory: ClassMemory, weight: float) -> None:
+        """Let a memory, which is not copied, add its posterior to the classifier's.
+
+        Args:
+            memory: of C classes.
+            weight: lambda.
+
+        Raises:
+            ValueError: it has another number of classes.
+        """
+        if memory.num_classes != len(self.log_prior):
+            raise ValueError(
+                f'the memory is of another model: it has {memory.num_classes} classes, this one '
+                f'has {len(self.log_prior)}'
+            )
+        memory.weight.fill_(weight)
+        self.memory = memory.to(self.log_prior.device)
+        self.has_point = True
+
     @torch.no_grad()
     def reset_point(self) -> None:
         """Back to the argmax of the natural posterior, or to ``tau_test``."""
+        self.memory = None
         self.point_shift.zero_()
         self.iou.fill_(torch.nan)
         self.union.fill_(torch.nan)
@@ -169,6 +224,18 @@ class ScoreReader(nn.Module):
 
     def _update_flags(self) -> None:
         self.has_iou_rule = not bool(self.iou.isnan().any())
-        self.has_point = self.has_iou_rule or bool(self.point_shift.any())
+        has_memory = self.memory is not None
+        self.has_point = has_memory or self.has_iou_rule or bool(self.point_shift.any())
         self.has_shift = not bool(self.natural_shift.isnan().any())
         self._natural_is_raw = not bool(self.natural_shift.nan_to_num(nan=0.0).any())
+
+
+def _prepare_memory(reader: ScoreReader, state_dict: dict[str, Tensor], prefix: str) -> None:
+    # A module of the size that is loaded. A checkpoint that has a reader's state and no memory was
+    # read without one.
+    own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+    state = {k.removeprefix(MEMORY): v for k, v in own.items() if k.startswith(MEMORY)}
+    if state:
+        reader.memory = ClassMemory.from_state(state).to(reader.log_prior.device)
+    elif own:
+        reader.memory = None

@@ -41,8 +41,8 @@ class LTMIHeadMixin(_Head):
     The pixel feature is what ``cls_seg`` receives, and the labels are those that the head itself
     stacks, so a head's forward pass and losses stay as they are. The plain head's state-dict keys
     stay too; ``contrast.*`` and ``score_reader.*`` come on top, and neither is missed when a
-    stock checkpoint is loaded. ``forward`` gives raw scores, in testing too, and warns where a
-    graph is made of them (docs/export.md); ``predict`` reads them.
+    stock checkpoint is loaded. ``forward`` gives raw scores, in testing too (with what a memory
+    adds), and warns where a graph is made of them (docs/export.md); ``predict`` reads them.
 
     A head has one class prior. Whoever of ``class_prior``, the losses and the contrast names none
     takes that of the others; two that differ are an error.
@@ -94,6 +94,8 @@ class LTMIHeadMixin(_Head):
         self.contrast = None if contrast is None else self._build_contrast()
         self._own_prior = PriorBuffer(class_prior, self.num_classes, f'{name}.class_prior')
         self.score_reader = ScoreReader(self.num_classes, tau_test)
+        if getattr(self, 'conv_seg', None) is not None:
+            self.score_reader.add_memory_to(self.conv_seg)
         # Of the step that is being computed, and of the last one for a segmentor with a teacher.
         self._record: HeadRecord | None = None
         self._kept_record: HeadRecord | None = None

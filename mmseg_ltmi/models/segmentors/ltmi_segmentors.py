@@ -13,7 +13,14 @@ from mmseg.models.segmentors import CascadeEncoderDecoder, EncoderDecoder, SegTT
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_ltmi.core.posterior import OperatingPoint, ScoreReader, losses_of, stated_shift
+from mmseg_ltmi.core.posterior import (
+    ClassMemory,
+    OperatingPoint,
+    ScoreReader,
+    losses_of,
+    stated_shift,
+)
+from mmseg_ltmi.core.posterior.score_reader import MEMORY
 from mmseg_ltmi.core.priors import check_priors_found
 from mmseg_ltmi.core.state_dict_hooks import before_load, rename_keys
 from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
@@ -51,11 +58,13 @@ class ScoreReadingMixin(_Segmentor):
         if not isinstance(last_head(self), LTMIHeadMixin):
             self.score_reader = ScoreReader(self.num_classes)
             self._update_own_reader()
+            if getattr(last_head(self), 'conv_seg', None) is not None:
+                self.score_reader.add_memory_to(last_head(self).conv_seg)
         self.reader.has_segmentor = True
         self._point = None if operating_point is None else OperatingPoint.load(operating_point)
         if self._point is not None:
             self._check_classes(self._point)
-            self.reader.set_point(self._point)
+            self.reader.set_point(self._point, self._memory_of(self._point))
             self.reader.check()
         before_load(self, _adapt_state_dict)
 
@@ -76,6 +85,13 @@ class ScoreReadingMixin(_Segmentor):
                 f'the operating point is of another model: it has {len(point.classes)} classes, '
                 f'the model has num_classes={self.num_classes}'
             )
+
+    def _memory_of(self, point: OperatingPoint) -> ClassMemory | None:
+        if not point.memory_weight:
+            return None
+        memory = ClassMemory.load(point.memory)
+        check_memory(self, memory, point.memory)
+        return memory
 
     def _update_own_reader(self) -> None:
         losses = losses_of(last_head(self))
@@ -132,6 +148,8 @@ class ScoreReadingMixin(_Segmentor):
                 f'classifier with fingerprint {point.weights}, this one has {found}. Choose it '
                 'again with mmseg-ltmi choose'
             )
+        if self.reader.memory is not None:
+            check_memory_weights(self, self.reader.memory, point.memory)
         self._point = replace(point, weights='')  # once is enough
 
 
@@ -189,6 +207,39 @@ def classifier_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+def check_memory(model: nn.Module, memory: ClassMemory, where: str) -> None:
+    """Raise ValueError where a memory does not fit a segmentor.
+
+    Args:
+        model: whose weights need not be loaded yet.
+        memory: to check; of which weights its keys are is checked by :func:`check_memory_weights`.
+        where: names the memory.
+    """
+    head = last_head(model)
+    classifier = getattr(head, 'conv_seg', None)
+    if classifier is None:
+        raise ValueError(
+            f'{type(head).__name__} has no conv_seg over a feature map, so there are no pixel '
+            'features that a memory could read'
+        )
+    own = (head.num_classes, classifier.in_channels)
+    if (memory.num_classes, memory.in_channels) != own:
+        raise ValueError(
+            f'{where} is of another model: it reads {memory.in_channels} channels and has '
+            f'{memory.num_classes} classes, the model has {own[1]} and {own[0]}'
+        )
+
+
+def check_memory_weights(model: nn.Module, memory: ClassMemory, where: str) -> None:
+    """Raise ValueError where a memory was made of other weights than the model has."""
+    found = classifier_fingerprint(model)
+    if memory.fingerprint and memory.fingerprint != found:
+        raise ValueError(
+            f'{where} is of another checkpoint: it was made for a classifier with fingerprint '
+            f'{memory.fingerprint}, this one has {found}. Make it again with mmseg-ltmi memory'
+        )
+
+
 def reader_prefix(model: nn.Module) -> str:
     """Where the keys of the ScoreReader begin in the state dict of a segmentor."""
     head = last_head(model)
@@ -230,5 +281,8 @@ def _adapt_state_dict(model: Any, state_dict: dict[str, Tensor], prefix: str) ->
     )
     if model._point is not None:
         # What the config names stands over what the checkpoint carries.
-        for name in POINT:
-            state_dict[f'{prefix}{place}{name}'] = getattr(model.reader, name).clone()
+        for key in [key for key in state_dict if key.startswith(f'{prefix}{place}{MEMORY}')]:
+            del state_dict[key]
+        for name, value in model.reader.state_dict().items():
+            if name.startswith((*POINT, MEMORY)):
+                state_dict[f'{prefix}{place}{name}'] = value.clone()

@@ -1,0 +1,346 @@
+"""Makes the memory of a trained model: embedded pixels of its train set."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.device import get_device
+from mmengine.dist import get_dist_info
+from prettytable import PrettyTable
+from scipy.cluster.vq import kmeans2
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from mmseg_ltmi.core.class_names import shortened
+from mmseg_ltmi.core.contrast import PixelContrast
+from mmseg_ltmi.core.pixel_maps import resize_labels
+from mmseg_ltmi.core.posterior import ClassMemory, KeyOrigins, KeyReservoir, embed_pixels
+from mmseg_ltmi.core.progress import progress_bar
+from mmseg_ltmi.core.recorder import FeatureRecorder
+from mmseg_ltmi.models.segmentors import classifier_fingerprint, last_head
+
+from .config_changes import read_config
+from .trained_model import check_trained_classes, load_model, metainfo_of, split_loader
+
+RAW_TEMPERATURE = 0.05
+"""T for features that no contrastive term has trained."""
+IMAGES_PER_PART = 200
+"""After so many images it is kept what was drawn so far."""
+
+
+def make_memory(
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    split: str = 'train',
+    per_class: int = 256,
+    per_image: int = 8,
+    centers: int | None = 16,
+    features: str = 'auto',
+    temperature: float | None = None,
+    seed: int = 0,
+    part: str | Path | None = None,
+    progress: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> ClassMemory:
+    """Store embedded pixels of each class in one pass over a data set.
+
+    The pixels are of the images as the test pipeline gives them, at the size of the feature map.
+    In a process group each rank reads its share of the images.
+
+    Args:
+        config: a file, or a Config.
+        checkpoint: file with the weights.
+        split: 'train', 'val' or 'test'.
+        per_class: pixels that are drawn of each class.
+        per_image: of these, pixels of one image at most.
+        centers: keys of each class that k-means makes of its pixels; None keeps the pixels.
+        features: 'embedded' by the projector of the contrastive term, 'raw', or 'auto', which is
+            'embedded' where the head has that term.
+        temperature: T; None takes what the contrastive term has learned, and 0.05 for raw features.
+        seed: of the draw and of k-means.
+        part: file of what is drawn so far: a run that was stopped goes on from it. It is removed
+            at the end.
+        progress: show a progress bar on stderr.
+        options: values of the config by dotted key.
+
+    Returns:
+        the memory, the same on all ranks. Its ``report`` says what it was made of.
+
+    Raises:
+        OSError: a file that is not there.
+        ValueError: an argument out of range, a checkpoint of another model, a model without pixel
+            features, no such split, no labels in it, features that are not finite.
+        TypeError: a projector of another type than ProjectionHead.
+
+    Examples:
+        >>> make_memory('config.py', 'iter_20000.pth').save('class_memory.pth')
+    """
+    if centers is not None and centers < 1:
+        raise ValueError(f'centers={centers}: give 1 or more, or None for every pixel')
+    cfg = read_config(config, options)
+    model: Any = load_model(cfg, checkpoint)
+    projector, learned = _embedding(last_head(model), features)
+    embed = partial(embed_pixels, projector=projector)
+    dataset: Any = split_loader(cfg, split, num_workers=0).dataset
+    classes = [str(name) for name in metainfo_of(dataset)['classes']]
+    check_trained_classes(model.trained_classes, classes)
+    fingerprint = classifier_fingerprint(model)
+    report = dict(
+        checkpoint=Path(checkpoint).name,
+        split=split,
+        num_images=len(dataset),
+        per_class=per_class,
+        per_image=per_image,
+        seed=seed,
+        features='raw' if projector is None else 'embedded',
+    )
+    reservoir = KeyReservoir(last_head(model).num_classes, per_class, per_image, seed)
+    whose = {**report, 'fingerprint': fingerprint, 'ranks': get_dist_info()[1]}
+    saved = _PartFile(part, whose, reservoir)
+    num_workers = (cfg.get('test_dataloader') or {}).get('num_workers', 0)
+    loader = _rest_of(dataset, saved.load(), num_workers)
+    with progress_bar(len(loader) if progress else None, f'reading the {split} split') as advance:
+        for done, pixels in enumerate(_pixels(model, loader), start=1):
+            reservoir.add_image(**pixels, embed=embed)
+            if done % IMAGES_PER_PART == 0:
+                saved.save(pixels['image'] + 1)
+            advance()
+    reservoir.gather()
+    drawn = reservoir.drawn
+    if drawn is None or not len(drawn.labels):
+        raise ValueError(
+            f'no pixel of the {split} split was stored: it has no labels of a class, or the '
+            'network gives features that are not finite'
+        )
+    numbers, image = drawn.image.unique(return_inverse=True)
+    memory = ClassMemory(
+        drawn.samples,
+        drawn.labels,
+        reservoir.num_classes,
+        temperature or learned,
+        projector,
+        classes=classes,
+        fingerprint=fingerprint,
+        origins=KeyOrigins(
+            tuple(reservoir.paths[i] for i in numbers.tolist()), image, drawn.position
+        ),
+        report=report,
+    )
+    saved.remove()
+    return memory if centers is None else with_centers(memory, centers, seed)
+
+
+def memory_table(memory: ClassMemory) -> str:
+    """How many keys there are of each class, and of how many images, as a table."""
+    table = PrettyTable(['class', 'keys', 'images'], align='r')
+    table.align['class'] = 'l'
+    made_of = memory.report
+    table.title = f'{made_of["features"]} features, T {float(memory.temperature):.3g}'
+    labels = memory.key_labels
+    for index, name in enumerate(memory.classes):
+        images = memory.origins.image[labels == index].unique() if memory.origins else []
+        table.add_row([shortened(name), int((labels == index).sum()), len(images)])
+    return table.get_string()
+
+
+def with_centers(memory: ClassMemory, count: int, seed: int = 0) -> ClassMemory:
+    """A memory with fewer keys: the centers that k-means finds of each class.
+
+    A center stands for the pixels of its cluster, and its origin is that of the nearest of them.
+
+    Args:
+        memory: of pixels.
+        count: centers of each class; a class with fewer keys keeps those.
+        seed: of the first centers.
+    """
+    random = np.random.default_rng(seed)
+    stored = memory.log_share.isfinite()
+    keys, of_class = memory.keys[stored], memory.key_labels
+    shares = memory.log_share[stored].exp()
+    centers, labels, weights, nearest = [], [], [], []
+    for c in of_class.unique().tolist():
+        place = (of_class == c).nonzero()[:, 0]
+        own = keys[place]
+        if len(own) <= count:
+            centers.append(own)
+            cluster = torch.arange(len(own))
+        else:
+            with warnings.catch_warnings():
+                # An empty cluster, of keys that are equal, is left out below.
+                warnings.filterwarnings('ignore', 'One of the clusters is empty', UserWarning)
+                found, number = kmeans2(own.numpy(), count, minit='++', rng=random)
+            cluster = torch.from_numpy(number).long().unique(return_inverse=True)[1]
+            used = torch.from_numpy(found)[torch.from_numpy(number).long().unique()]
+            centers.append(F.normalize(used, dim=1))
+        score = own @ centers[-1].T
+        inside = F.one_hot(cluster, len(centers[-1])).bool()
+        nearest.append(place[score.masked_fill(~inside, -torch.inf).argmax(0)])
+        labels.append(of_class.new_full((len(centers[-1]),), c))
+        weights.append((inside * shares[place][:, None]).sum(0))
+    origins = memory.origins
+    if origins is not None:
+        chosen = torch.cat(nearest)
+        origins = KeyOrigins(origins.images, origins.image[chosen], origins.position[chosen])
+    return ClassMemory(
+        torch.cat(centers),
+        torch.cat(labels),
+        memory.num_classes,
+        float(memory.temperature),
+        memory.projector,
+        torch.cat(weights),
+        float(memory.weight),
+        memory.classes,
+        memory.fingerprint,
+        origins,
+        {**memory.report, 'centers': count},
+    )
+
+
+def _embedding(head: Any, features: str) -> tuple[nn.Module | None, float]:
+    """The projector of the head's contrastive term and its temperature."""
+    contrast = getattr(head, 'contrast', None)
+    if features not in ('auto', 'embedded', 'raw'):
+        raise ValueError(f"features={features!r}: take 'auto', 'embedded' or 'raw'")
+    if getattr(head, 'conv_seg', None) is None:
+        raise ValueError(
+            f'{type(head).__name__} has no conv_seg over a feature map, so it has no pixel '
+            'features to store'
+        )
+    if features == 'raw' or (features == 'auto' and contrast is None):
+        return None, RAW_TEMPERATURE
+    if not isinstance(contrast, PixelContrast):
+        raise ValueError(
+            f"{type(head).__name__} has no contrastive term, whose projector features='embedded' "
+            "takes: store raw features (features='raw'), or give the config that the checkpoint "
+            'was trained with'
+        )
+    return contrast.projector, float(contrast.loss.temperature)
+
+
+def _rest_of(dataset: Any, start: int, num_workers: int) -> DataLoader:
+    """This rank's share of the images, one by one, without those before ``start``."""
+    rank, world_size = get_dist_info()
+    numbers = [n for n in range(rank, len(dataset), world_size) if n >= start]
+    return DataLoader(
+        Subset(dataset, numbers),
+        batch_size=1,
+        num_workers=num_workers,
+        collate_fn=pseudo_collate,
+    )
+
+
+def _pixels(model: Any, loader: DataLoader) -> Iterator[dict[str, Any]]:
+    """The pixels of each image, as KeyReservoir takes them."""
+    device = get_device()
+    model.to(device)
+    head = last_head(model)
+    subset: Any = loader.dataset
+    with FeatureRecorder(model, head.conv_seg) as recorder, torch.no_grad():
+        for number, batch in zip(subset.indices, loader, strict=True):
+            data = model.data_preprocessor(batch, False)
+            inputs, sample = data['inputs'], data['data_samples'][0]
+            labels = _labels_of(sample, inputs.shape[2:], head)
+            parts = []
+            for top, left, height, width in _windows(model.test_cfg, *inputs.shape[2:]):
+                window = (..., slice(top, top + height), slice(left, left + width))
+                model(inputs[window], mode='tensor')
+                features = recorder.features
+                size = features.shape[2:]
+                small = resize_labels(labels[window], size)
+                place = _centers((top, left), (height, width), size, sample.img_shape[:2])
+                parts.append((features[0].flatten(1).T, small.flatten(), place))
+            recorder.clear()
+            names = ('features', 'labels', 'position')
+            pixels = map(torch.cat, zip(*parts, strict=True))
+            path = sample.metainfo.get('img_path', '')
+            yield dict(zip(names, pixels, strict=True), image=number, path=path)
+
+
+def _labels_of(sample: Any, size: tuple[int, int], head: Any) -> Tensor:
+    """(1, H, W) at the size of the network's input, -1 for what is ignored and for padding."""
+    labels = sample.gt_sem_seg.data.long()
+    labels = labels.masked_fill(labels == head.ignore_index, -1)
+    labels = resize_labels(labels, sample.img_shape[:2])
+    height, width = labels.shape[1:]
+    return F.pad(labels, (0, size[1] - width, 0, size[0] - height), value=-1)
+
+
+def _windows(test_cfg: Any, height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
+    """Top, left, height and width of what the network sees at once in testing."""
+    if test_cfg.get('mode', 'whole') == 'whole':
+        yield 0, 0, height, width
+        return
+    crop, stride = test_cfg['crop_size'], test_cfg['stride']
+    corners = []
+    for length, side, step in zip((height, width), crop, stride, strict=True):
+        last = max(length - side, 0)
+        corners.append(sorted({*range(0, last, step), last}))
+    for top, left in itertools.product(*corners):
+        yield top, left, min(crop[0], height), min(crop[1], width)
+
+
+def _centers(
+    corner: tuple[int, int], size: tuple[int, int], grid: Any, image: tuple[int, int]
+) -> Tensor:
+    """Where the cells of a window's grid lie in the image, float32 (cells, 2), in 0..1."""
+    rows, columns = (
+        (start + (torch.arange(cells) + 0.5) / cells * side) / total
+        for start, side, cells, total in zip(corner, size, grid, image, strict=True)
+    )
+    return torch.cartesian_prod(rows, columns)
+
+
+class _PartFile:
+    """What is drawn so far, in a file of this rank, or nowhere.
+
+    Args:
+        path: the file; None keeps nothing.
+        whose: what it depends on; a file of another run is refused.
+        reservoir: what is kept.
+    """
+
+    def __init__(self, path: str | Path | None, whose: dict, reservoir: KeyReservoir) -> None:
+        rank, world_size = get_dist_info()
+        if path is not None and world_size > 1:
+            path = f'{path}.{rank}'
+        self.path = None if path is None else Path(path)
+        self.whose = whose
+        self.reservoir = reservoir
+
+    def load(self) -> int:
+        """Go on from the file, if it is there; the number of the image to begin with."""
+        if self.path is None or not self.path.exists():
+            return 0
+        content = torch.load(self.path, map_location='cpu', weights_only=True)
+        if content['whose'] != self.whose:
+            raise ValueError(
+                f'{self.path} is of a run with another checkpoint, data set or other arguments '
+                f'({content["whose"]}, now {self.whose}): give the same ones to go on, or delete it'
+            )
+        self.reservoir.load_state_dict(content['reservoir'])
+        return content['next_image']
+
+    def save(self, next_image: int) -> None:
+        """Keep what is drawn of all images before the next one."""
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = self.path.with_name(f'{self.path.name}.new')
+        state = self.reservoir.state_dict()
+        torch.save({'whose': self.whose, 'next_image': next_image, 'reservoir': state}, new)
+        new.replace(self.path)
+
+    def remove(self) -> None:
+        """At the end."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)

@@ -1,0 +1,252 @@
+"""The memory of a trained model: made, chosen with, tested with, embedded, exported."""
+
+import json
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmseg.registry import MODELS
+
+from mmseg_ltmi.apis import choose, memory, runs
+from mmseg_ltmi.apis.config_changes import read_config
+from mmseg_ltmi.apis.convert import convert
+from mmseg_ltmi.apis.memory import make_memory
+from mmseg_ltmi.apis.trained_model import load_model, split_loader
+from mmseg_ltmi.cli import main
+from mmseg_ltmi.core.posterior import ClassMemory
+from mmseg_ltmi.evaluation.per_class import summary
+from mmseg_ltmi.models.segmentors import ReadScores
+
+
+@pytest.fixture(scope='module', autouse=True)
+def checkpoint(folder):
+    """Scores that a memory can change."""
+    content = torch.load(folder / 'small.pth')
+    content['state_dict']['decode_head.conv_seg.weight'] /= 100
+    torch.save(content, folder / 'soft.pth')
+
+
+@pytest.fixture(scope='module')
+def file(folder, checkpoint):
+    make_memory(str(folder / 'small.py'), folder / 'soft.pth').save(folder / 'class_memory.pth')
+    return folder / 'class_memory.pth'
+
+
+def miou(cfg, checkpoint, folder, **how):
+    runs.test(cfg, checkpoint, folder / 'test', per_class=folder / 'rows.json', **how)
+    return summary(json.loads((folder / 'rows.json').read_text()))['mIoU']
+
+
+def test_from_the_command_line_to_a_test(folder, cfg, tmp_path, capsys):
+    files = [str(folder / 'small.py'), str(folder / 'soft.pth')]
+    out = tmp_path / 'memory.pth'
+    made = ['memory', *files, '--out', str(out), '--temperature', '0.001']
+    assert main([*made, '--per-class', '20', '--centers', '4']) == 0
+    shown = capsys.readouterr().out
+    assert 'embedded features, T 0.001' in shown and f'--memory {out}' in shown
+    assert not list(tmp_path.glob('*.drawn'))
+    assert main(['memory', *files, '--out', str(out)]) == 1
+    assert 'give --force' in capsys.readouterr().err
+
+    chosen = ['choose', *files, '--memory', str(out), '--choose', 'memory and tau']
+    chosen += ['--out', str(tmp_path / 'point'), '--embed', str(tmp_path / 'in.pth')]
+    assert main(chosen) == 0
+    assert 'memory_weight=' in capsys.readouterr().out
+    content = json.loads((tmp_path / 'point/operating_point.json').read_text())
+    values = content['report']['values']
+    assert content['memory_weight'] > 0 and content['memory'] == 'class_memory.pth'
+
+    # The report says what a test finds, from the folder, moved, and from the checkpoint.
+    out.unlink()
+    (tmp_path / 'point').rename(tmp_path / 'moved')
+    expected = pytest.approx(values['memory and tau']['mIoU'], abs=0.011)
+    point = tmp_path / 'moved/operating_point.json'
+    assert miou(cfg, folder / 'soft.pth', tmp_path, operating_point=point) == expected
+    assert miou(cfg, tmp_path / 'in.pth', tmp_path) == expected
+    assert values['memory'] != values['natural']
+
+
+def test_the_iou_rule_with_a_memory_and_cross_fitting(folder, cfg, file, tmp_path):
+    found = choose(cfg, folder / 'soft.pth', memory=file, choice='memory and IoU rule')
+    found.save(tmp_path)
+    values = found.values['memory and IoU rule']['mIoU']
+    point = tmp_path / 'operating_point.json'
+    assert miou(cfg, folder / 'soft.pth', tmp_path, operating_point=point) == pytest.approx(
+        values, abs=0.011
+    )
+    folded = choose(cfg, folder / 'soft.pth', memory=ClassMemory.load(file), folds=3)
+    assert set(folded.values) == set(found.values) and not folded.point.memory_weight
+    # Without a memory the same candidates are what they were.
+    plain = choose(cfg, folder / 'soft.pth', folds=3)
+    assert plain.values == {name: folded.values[name] for name in plain.values}
+    assert 'memory' not in plain.table and 'memory' in folded.table
+
+
+def test_sliding_inference_reads_as_it_was_chosen(folder, cfg, tmp_path):
+    cfg.model.test_cfg = dict(mode='slide', crop_size=(48, 48), stride=(32, 32))
+    made = make_memory(cfg, folder / 'soft.pth', per_class=20)
+    found = choose(cfg, folder / 'soft.pth', memory=made, choice='memory')
+    found.save(tmp_path)
+    point = tmp_path / 'operating_point.json'
+    assert miou(cfg, folder / 'soft.pth', tmp_path, operating_point=point) == pytest.approx(
+        found.values['memory']['mIoU'], abs=0.011
+    )
+    assert int(made.num_keys.max()) == 16 and made.origins.position.max() < 1
+
+
+def test_keys_are_embedded_features_of_their_class(folder, cfg):
+    """Each key is found again where its origin says, in the network's own feature map."""
+    made = make_memory(cfg, folder / 'soft.pth', per_class=3, per_image=2, centers=None)
+    model = load_model(cfg, folder / 'soft.pth')
+    seen = []
+    model.decode_head.conv_seg.register_forward_hook(lambda _, inputs, out: seen.append(inputs[0]))
+    stored = made.keys[made.log_share.isfinite()]
+    for batch in split_loader(read_config(cfg), 'train', num_workers=0):
+        sample = batch['data_samples'][0]
+        if sample.img_path not in made.origins.images:
+            continue
+        seen.clear()
+        with torch.no_grad():
+            model.test_step(batch)
+        height, width = seen[0].shape[2:]
+        labels = sample.gt_sem_seg.data[0]
+        image = made.origins.images.index(sample.img_path)
+        for key in (made.origins.image == image).nonzero()[:, 0].tolist():
+            row, column = (made.origins.position[key] * torch.tensor([height, width])).long()
+            feature = seen[0][:, :, row, column]
+            torch.testing.assert_close(
+                stored[key], model.decode_head.contrast.projector(feature)[0], atol=1e-4, rtol=1e-4
+            )
+            step = labels.shape[0] // height
+            assert labels[row * step, column * step] == made.key_labels[key]
+    assert made.report['num_images'] == 12
+
+
+def test_raw_features_of_a_stock_head(folder, cfg, tmp_path):
+    head = cfg.model.decode_head
+    cfg.model.decode_head = dict(head, type='mmseg.FCNHead')
+    for name in ('contrast', 'class_prior', 'tau_test'):
+        cfg.model.decode_head.pop(name, None)
+    state = torch.load(folder / 'soft.pth')['state_dict']
+    stock = {k: v for k, v in state.items() if 'contrast' not in k and 'score_reader' not in k}
+    torch.save({'state_dict': stock}, tmp_path / 'stock.pth')
+    made = make_memory(cfg, tmp_path / 'stock.pth', temperature=0.2)
+    assert made.report['features'] == 'raw' and made.projector is None
+    assert float(made.temperature) == pytest.approx(0.2)
+    found = choose(cfg, tmp_path / 'stock.pth', memory=made, choice='memory')
+    found.save(tmp_path / 'point')
+    found.embed(tmp_path / 'stock.pth', tmp_path / 'in.pth')
+    expected = pytest.approx(found.values['memory']['mIoU'], abs=0.011)
+    point = tmp_path / 'point/operating_point.json'
+    assert miou(cfg, tmp_path / 'stock.pth', tmp_path, operating_point=point) == expected
+    # The embedded one needs the segmentor that reads it.
+    cfg.model.type = 'mmseg.LTMIEncoderDecoder'
+    assert miou(cfg, tmp_path / 'in.pth', tmp_path) == expected
+    with pytest.raises(ValueError, match='no contrastive term'):
+        make_memory(cfg, tmp_path / 'stock.pth', features='embedded')
+
+
+def test_a_stopped_run_goes_on(folder, cfg, tmp_path, monkeypatch):
+    part = tmp_path / 'memory.drawn'
+    how = dict(per_class=9, centers=None)
+    whole = make_memory(cfg, folder / 'soft.pth', **how)
+    monkeypatch.setattr(memory, 'IMAGES_PER_PART', 3)
+    pixels = memory._pixels
+
+    def stopping(model, loader):
+        for place, found in enumerate(pixels(model, loader)):
+            if place == 7:
+                raise KeyboardInterrupt
+            yield found
+
+    monkeypatch.setattr(memory, '_pixels', stopping)
+    with pytest.raises(KeyboardInterrupt):
+        make_memory(cfg, folder / 'soft.pth', part=part, **how)
+    with pytest.raises(ValueError, match='is of a run with another checkpoint, data set or other'):
+        make_memory(cfg, folder / 'soft.pth', part=part, per_class=10)
+    seen = []
+
+    def watched(model, loader):
+        for found in pixels(model, loader):
+            seen.append(found['image'])
+            yield found
+
+    monkeypatch.setattr(memory, '_pixels', watched)
+    found = make_memory(cfg, folder / 'soft.pth', part=part, **how)
+    assert seen == list(range(6, 12)) and not part.exists()
+    assert torch.equal(found.keys, whole.keys) and found.origins.images == whole.origins.images
+
+
+def test_centers_stand_for_their_pixels(folder, cfg):
+    every = make_memory(cfg, folder / 'soft.pth', per_class=40, centers=None)
+    few = memory.with_centers(every, 4)
+    assert int(few.num_keys.max()) == 4 and few.report['centers'] == 4
+    torch.testing.assert_close(few.log_share.exp().sum(1), (few.num_keys > 0).float())
+    norm = few.keys[few.log_share.isfinite()].norm(dim=1)
+    torch.testing.assert_close(norm, torch.ones_like(norm))
+    # Of as many centers as pixels nothing changes.
+    features = torch.randn(1, every.in_channels, 4, 4)
+    torch.testing.assert_close(memory.with_centers(every, 40)(features), every(features))
+    # Equal keys make clusters that are empty.
+    flat = ClassMemory(torch.ones(20, 4), torch.zeros(20).long(), 2, 0.1)
+    assert memory.with_centers(flat, 8).num_keys.tolist() == [1, 0]
+
+
+def test_another_checkpoint_or_width_is_refused(folder, cfg, file, tmp_path):
+    content = torch.load(folder / 'soft.pth')
+    content['state_dict']['decode_head.conv_seg.weight'] += 1
+    torch.save(content, tmp_path / 'other.pth')
+    with pytest.raises(ValueError, match='class_memory.pth is of another checkpoint'):
+        choose(cfg, tmp_path / 'other.pth', memory=file)
+    other = ClassMemory(torch.randn(13, 5), torch.arange(13), 13, 0.1)
+    with pytest.raises(ValueError, match='the memory is of another model: it reads 5 channels'):
+        choose(cfg, folder / 'soft.pth', memory=other)
+    with pytest.raises(ValueError, match='cannot be chosen without a memory'):
+        choose(cfg, folder / 'soft.pth', choice='memory')
+    for bad in (dict(centers=0), dict(per_class=0), dict(features='deep')):
+        with pytest.raises(ValueError, match=f'{next(iter(bad))}='):
+            make_memory(cfg, folder / 'soft.pth', **bad)
+    found = choose(cfg, folder / 'soft.pth', memory=file, choice='memory')
+    found.save(tmp_path / 'point')
+    (tmp_path / 'point/class_memory.pth').unlink()
+    with pytest.raises(FileNotFoundError, match='class_memory.pth does not exist'):
+        miou(
+            cfg,
+            folder / 'soft.pth',
+            tmp_path,
+            operating_point=tmp_path / 'point/operating_point.json',
+        )
+
+
+def test_training_ends_it_and_conversion_refuses_it(folder, cfg, file, tmp_path):
+    found = choose(cfg, folder / 'soft.pth', memory=file, choice='memory')
+    found.embed(folder / 'soft.pth', tmp_path / 'in.pth')
+    with pytest.raises(ValueError, match='holds a memory'):
+        convert(tmp_path / 'in.pth', tmp_path / 'stock.pth')
+    model = MODELS.build(Config.fromfile(folder / 'small.py').model)
+    model.load_state_dict(torch.load(tmp_path / 'in.pth')['state_dict'])
+    assert model.decode_head.score_reader.memory is not None
+    sample = split_loader(read_config(cfg), 'val', num_workers=0).dataset[0]
+    data = model.data_preprocessor(
+        {'inputs': [sample['inputs']], 'data_samples': [sample['data_samples']]}, True
+    )
+    model.train().loss(**data)
+    assert model.decode_head.score_reader.memory is None
+
+
+def test_an_exported_model_reads_it_too(folder, cfg, file, tmp_path):
+    found = choose(cfg, folder / 'soft.pth', memory=file, choice='memory and tau')
+    found.save(tmp_path)
+    cfg.model.update(
+        type='mmseg.LTMIEncoderDecoder', operating_point=str(tmp_path / 'operating_point.json')
+    )
+    model = MODELS.build(cfg.model).eval()
+    model.load_state_dict(torch.load(folder / 'soft.pth')['state_dict'], strict=False)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        scores = ReadScores(model)(images)
+        traced = torch.jit.trace(ReadScores(model), images)(images)
+        torch.testing.assert_close(traced, scores)
+        logits = model.encode_decode(images, [dict(img_shape=(64, 64), ori_shape=(64, 64))])
+    upsampled = torch.nn.functional.interpolate(scores, (64, 64), mode='bilinear')
+    torch.testing.assert_close(logits, upsampled, rtol=1e-4, atol=1e-4)
