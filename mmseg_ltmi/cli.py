@@ -419,7 +419,20 @@ def _explain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--json', type=Path, metavar='FILE', help='write the figures to this .json file'
     )
-    _add_force(parser, '--json')
+    parser.add_argument(
+        '--memory',
+        type=Path,
+        metavar='FILE',
+        help='of mmseg-ltmi memory: draw test pixels of the rare classes beside the stored pixels '
+        'that are nearest to them',
+    )
+    parser.add_argument(
+        '--page', type=Path, metavar='FILE', help='PNG of --memory; default: NAME.png beside it'
+    )
+    parser.add_argument(
+        '--classes', nargs='+', metavar='CLASS', help='classes of that page; default: the tail'
+    )
+    _add_force(parser, '--json and --page')
     # Earlier versions kept a log there. Nothing is written now.
     parser.add_argument('--work-dir', help=argparse.SUPPRESS)
     _add_options(parser)

@@ -93,7 +93,7 @@ def browse(
     own_names = tuple(metainfo_of(dataset)['classes'])
     prior = class_prior_of(class_prior, configs[0], first, own_names)
     names = tuple(distinct_names(own_names))
-    tail = _wanted_classes(classes, prior, names)
+    tail = wanted_classes(classes, prior, names)
     ignore_index = last_head(first).ignore_index
     counts, images = _label_counts(dataset, len(names), ignore_index, progress)
     chosen = choose_images(counts[:, tail], num_images)
@@ -108,10 +108,10 @@ def browse(
     return TailPage(rows, tail, names, ignore_index)
 
 
-def _wanted_classes(
+def wanted_classes(
     names: Sequence[str] | None, prior: ClassPrior, classes: tuple[str, ...]
 ) -> list[int]:
-    # Rarest first.
+    """Places of the named classes, or of the tail, the rarest first."""
     if names is None:
         return list(reversed(prior.groups().tail))
     unknown = set(names) - set(classes)

@@ -30,8 +30,13 @@ from mmseg_ltmi.evaluation import (
 from mmseg_ltmi.evaluation.operating_point_metric import MEMORY_WEIGHTS
 from mmseg_ltmi.evaluation.per_class import number
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint
-from mmseg_ltmi.models.segmentors import classifier_fingerprint, last_head, reader_prefix
-from mmseg_ltmi.models.segmentors.ltmi_segmentors import check_memory, check_memory_weights
+from mmseg_ltmi.models.segmentors import (
+    check_memory,
+    check_memory_weights,
+    classifier_fingerprint,
+    last_head,
+    reader_prefix,
+)
 
 from .config_changes import read_config
 from .trained_model import class_prior_of, load_model, measure, metainfo_of, split_loader

@@ -200,7 +200,10 @@ def browse(args: argparse.Namespace) -> int:
 
 def explain(args: argparse.Namespace) -> int:
     file = None if args.json is None else args.json.with_suffix('.json')
-    _refuse_existing([] if file is None else [file], args.force)
+    page = args.page or (args.memory and args.memory.with_suffix('.png'))
+    if args.memory is None and (args.page or args.classes):
+        raise ValueError('--page and --classes go with --memory FILE, of mmseg-ltmi memory')
+    _refuse_existing([path for path in (file, page) if path is not None], args.force)
     _require_files(args.checkpoint)
     from mmseg_ltmi.evaluation import write_rows
 
@@ -217,8 +220,30 @@ def explain(args: argparse.Namespace) -> int:
     )
     if file is not None:
         write_rows(found.rows, file)
+    if page is not None:
+        _draw_neighbors(args, page)
     print(found.table)
+    if page is not None:
+        print(f'pixels and their nearest stored pixels in {page}')
     return 0
+
+
+def _draw_neighbors(args: argparse.Namespace, page: Path) -> None:
+    from mmseg_ltmi.visualization import draw_neighbors_page
+
+    from .neighbors import find_neighbors
+
+    rows = find_neighbors(
+        args.config,
+        args.checkpoint,
+        args.memory,
+        args.split,
+        args.classes,
+        class_prior=args.class_prior,
+        progress=True,
+        options=_options_of(args),
+    )
+    draw_neighbors_page(rows, page)
 
 
 def convert(args: argparse.Namespace) -> int:

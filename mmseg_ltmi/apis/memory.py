@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,9 +108,9 @@ def make_memory(
     whose = {**report, 'fingerprint': fingerprint, 'ranks': get_dist_info()[1]}
     saved = _PartFile(part, whose, reservoir)
     num_workers = (cfg.get('test_dataloader') or {}).get('num_workers', 0)
-    loader = _rest_of(dataset, saved.load(), num_workers)
-    with progress_bar(len(loader) if progress else None, f'reading the {split} split') as advance:
-        for done, pixels in enumerate(_pixels(model, loader), start=1):
+    images = _own_share(len(dataset), saved.load())
+    with progress_bar(len(images) if progress else None, f'reading the {split} split') as advance:
+        for done, pixels in enumerate(pixels_of(model, dataset, images, num_workers), start=1):
             reservoir.add_image(**pixels, embed=embed)
             if done % IMAGES_PER_PART == 0:
                 saved.save(pixels['image'] + 1)
@@ -227,26 +227,34 @@ def _embedding(head: Any, features: str) -> tuple[nn.Module | None, float]:
     return contrast.projector, float(contrast.loss.temperature)
 
 
-def _rest_of(dataset: Any, start: int, num_workers: int) -> DataLoader:
-    """This rank's share of the images, one by one, without those before ``start``."""
+def _own_share(number: int, start: int) -> list[int]:
+    """This rank's share of so many images, without those before ``start``."""
     rank, world_size = get_dist_info()
-    numbers = [n for n in range(rank, len(dataset), world_size) if n >= start]
-    return DataLoader(
-        Subset(dataset, numbers),
+    return [n for n in range(rank, number, world_size) if n >= start]
+
+
+def pixels_of(
+    model: Any, dataset: Any, images: Sequence[int], num_workers: int = 0
+) -> Iterator[dict[str, Any]]:
+    """The pixels of images, as KeyReservoir takes them.
+
+    Args:
+        model: of :func:`load_model`; it is moved to the device that mmengine finds.
+        dataset: with the pipeline of the test split.
+        images: places of the images in it.
+        num_workers: processes that read them.
+    """
+    loader = DataLoader(
+        Subset(dataset, images),
         batch_size=1,
         num_workers=num_workers,
         collate_fn=pseudo_collate,
     )
-
-
-def _pixels(model: Any, loader: DataLoader) -> Iterator[dict[str, Any]]:
-    """The pixels of each image, as KeyReservoir takes them."""
     device = get_device()
     model.to(device)
     head = last_head(model)
-    subset: Any = loader.dataset
     with FeatureRecorder(model, head.conv_seg) as recorder, torch.no_grad():
-        for number, batch in zip(subset.indices, loader, strict=True):
+        for number, batch in zip(images, loader, strict=True):
             data = model.data_preprocessor(batch, False)
             inputs, sample = data['inputs'], data['data_samples'][0]
             labels = _labels_of(sample, inputs.shape[2:], head)

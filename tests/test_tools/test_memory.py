@@ -11,6 +11,7 @@ from mmseg_ltmi.apis import choose, memory, runs
 from mmseg_ltmi.apis.config_changes import read_config
 from mmseg_ltmi.apis.convert import convert
 from mmseg_ltmi.apis.memory import make_memory
+from mmseg_ltmi.apis.neighbors import find_neighbors
 from mmseg_ltmi.apis.trained_model import load_model, split_loader
 from mmseg_ltmi.cli import main
 from mmseg_ltmi.core.posterior import ClassMemory
@@ -151,27 +152,27 @@ def test_a_stopped_run_goes_on(folder, cfg, tmp_path, monkeypatch):
     how = dict(per_class=9, centers=None)
     whole = make_memory(cfg, folder / 'soft.pth', **how)
     monkeypatch.setattr(memory, 'IMAGES_PER_PART', 3)
-    pixels = memory._pixels
+    pixels = memory.pixels_of
 
-    def stopping(model, loader):
-        for place, found in enumerate(pixels(model, loader)):
+    def stopping(*args):
+        for place, found in enumerate(pixels(*args)):
             if place == 7:
                 raise KeyboardInterrupt
             yield found
 
-    monkeypatch.setattr(memory, '_pixels', stopping)
+    monkeypatch.setattr(memory, 'pixels_of', stopping)
     with pytest.raises(KeyboardInterrupt):
         make_memory(cfg, folder / 'soft.pth', part=part, **how)
     with pytest.raises(ValueError, match='is of a run with another checkpoint, data set or other'):
         make_memory(cfg, folder / 'soft.pth', part=part, per_class=10)
     seen = []
 
-    def watched(model, loader):
-        for found in pixels(model, loader):
+    def watched(*args):
+        for found in pixels(*args):
             seen.append(found['image'])
             yield found
 
-    monkeypatch.setattr(memory, '_pixels', watched)
+    monkeypatch.setattr(memory, 'pixels_of', watched)
     found = make_memory(cfg, folder / 'soft.pth', part=part, **how)
     assert seen == list(range(6, 12)) and not part.exists()
     assert torch.equal(found.keys, whole.keys) and found.origins.images == whole.origins.images
@@ -250,3 +251,31 @@ def test_an_exported_model_reads_it_too(folder, cfg, file, tmp_path):
         logits = model.encode_decode(images, [dict(img_shape=(64, 64), ori_shape=(64, 64))])
     upsampled = torch.nn.functional.interpolate(scores, (64, 64), mode='bilinear')
     torch.testing.assert_close(logits, upsampled, rtol=1e-4, atol=1e-4)
+
+
+def test_a_page_of_pixels_and_their_nearest_stored_pixels(folder, cfg, file, tmp_path, capsys):
+    files = [str(folder / 'small.py'), str(folder / 'soft.pth'), '--memory', str(file)]
+    page = tmp_path / 'page.png'
+    assert main(['explain', *files, '--page', str(page), '--classes', 'disc', 'background']) == 0
+    assert f'in {page}' in capsys.readouterr().out
+    assert page.read_bytes()[:4] == b'\x89PNG' and page.stat().st_size > 5000
+
+    # A pixel of the train set is nearest to itself, and its surroundings are of its image.
+    every = make_memory(cfg, folder / 'soft.pth', per_class=10**6, per_image=10**6, centers=None)
+    rows = find_neighbors(cfg, folder / 'soft.pth', every, 'train', ['disc'], per_class=3)
+    assert rows and all(row.truth == 'disc' for row in rows)
+    for row in rows:
+        patch, name, similarity = row.keys[0]
+        assert similarity == pytest.approx(1, abs=1e-4) and len(row.keys) == 5
+        assert name != 'disc' or (patch == row.patch).all() or row.keys[1][2] > 0.999
+        assert patch.shape == row.patch.shape == (13, 13, 3)
+
+    other = ClassMemory.load(file)
+    other.origins = other.origins._replace(images=('gone.png',) * len(other.origins.images))
+    with pytest.raises(FileNotFoundError, match='gone.png cannot be read: were images moved'):
+        find_neighbors(cfg, folder / 'soft.pth', other)
+    other.origins = None
+    with pytest.raises(ValueError, match='does not say where its pixels come from'):
+        find_neighbors(cfg, folder / 'soft.pth', other)
+    assert main(['explain', *files[:2], '--page', str(page)]) == 1
+    assert 'go with --memory FILE' in capsys.readouterr().err
