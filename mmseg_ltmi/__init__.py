@@ -7,25 +7,21 @@ mmsegmentation is imported.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .core.on_demand import import_on_demand
 from .registration import register_with_mmseg
 from .version import __version__
 
 if TYPE_CHECKING:
     from .core.priors import ClassPrior as ClassPrior
+else:
+    # Neither the core nor the command line's help waits for what it does not need.
+    PARTS = ('apis', 'datasets', 'engine', 'evaluation', 'models', 'visualization')
+    __getattr__, __dir__ = import_on_demand(
+        __name__, {'core': ['ClassPrior'], **{part: [] for part in PARTS}}
+    )
 
 __all__ = ['ClassPrior', '__version__']
-PARTS = ('apis', 'core', 'datasets', 'engine', 'evaluation', 'models', 'visualization')
 
 register_with_mmseg()
-
-
-def __getattr__(name: str) -> Any:
-    # On demand: neither the core nor the command line's help waits for what it does not need.
-    if name == 'ClassPrior':
-        return import_module('.core.priors', __name__).ClassPrior
-    if name in PARTS:
-        return import_module(f'.{name}', __name__)
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

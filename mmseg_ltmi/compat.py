@@ -6,6 +6,7 @@ import functools
 import importlib
 import importlib.util
 import sys
+import warnings
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -22,6 +23,7 @@ def apply() -> None:
     keep_checkpoints_data()
     take_stand_in_to_workers()
     plain_param_groups()
+    leave_out_warnings_of_themselves()
 
 
 def require_openmmlab() -> None:
@@ -188,3 +190,16 @@ def plain_param_groups() -> None:
 
     with_plain_groups.gives_plain_groups = True  # type: ignore[attr-defined]
     OptimWrapper.__init__ = with_plain_groups
+
+
+def leave_out_warnings_of_themselves() -> None:
+    """OpenMMLab's packages call what is deprecated, which no user can mend."""
+    from mmengine.fileio import file_client
+
+    for message, where in (
+        ('``build_loss`` would be deprecated', r'mmseg\.models\.builder'),
+        ('`broadcast_buffers` is deprecated', r'mmengine\.model\.wrappers'),
+    ):
+        warnings.filterwarnings('ignore', message, module=where)
+    # Every CheckpointHook makes a FileClient, whose module logs that it is deprecated, no more.
+    file_client.print_log = lambda *_, **__: None

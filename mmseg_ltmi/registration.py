@@ -17,13 +17,14 @@ from typing import Any
 
 CONFIGS = 'mmengine.config'
 REGISTRIES = 'mmseg.registry'
-LOCATIONS = {
-    'DATASETS': 'mmseg_ltmi.datasets',
-    'HOOKS': 'mmseg_ltmi.engine',
-    'METRICS': 'mmseg_ltmi.evaluation',
-    'MODELS': 'mmseg_ltmi.models',
-    'TRANSFORMS': 'mmseg_ltmi.datasets',
-}
+LOCATIONS = (
+    ('DATASETS', 'mmseg_ltmi.datasets'),
+    ('HOOKS', 'mmseg_ltmi.engine'),
+    ('METRICS', 'mmseg_ltmi.evaluation.logit_adjustment_sweep'),
+    ('METRICS', 'mmseg_ltmi.evaluation.long_tail_iou_metric'),
+    ('MODELS', 'mmseg_ltmi.models'),
+    ('TRANSFORMS', 'mmseg_ltmi.datasets'),
+)
 
 
 def register_with_mmseg() -> None:
@@ -85,7 +86,7 @@ def _add_locations() -> None:
 
     compat.apply()
     registries = sys.modules[REGISTRIES]
-    for name, location in LOCATIONS.items():
+    for name, location in LOCATIONS:
         registry = getattr(registries, name)
         if location in registry._locations:
             continue

@@ -1,5 +1,6 @@
 """The command ``mmseg-ltmi``: help without heavy imports, errors in a line, from any folder."""
 
+import json
 import logging
 import os
 import subprocess
@@ -8,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mmseg_ltmi.cli import CHOICES, main, make_parser
 
@@ -63,6 +65,34 @@ def test_help_needs_the_standard_library_only(tmp_path):
         tmp_path,
     )
     assert out.strip() == '[]'
+
+
+@pytest.mark.smoke
+def test_comparing_and_converting_masks_import_no_torch(tmp_path):
+    same = dict(prior=0.5, pixels=50, Acc=60, Precision=60)
+    rows = [{'class': 'a', 'group': 'head', 'IoU': 80} | same]
+    rows += [{'class': 'b', 'group': 'tail', 'IoU': 40} | same]
+    for run in ('ce-seed0', 'ce-seed1', 'ltmi-seed0', 'ltmi-seed1'):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / 'per_class.json').write_text(json.dumps(rows))
+    (tmp_path / 'masks').mkdir()
+    Image.new('RGB', (2, 2), (255, 0, 0)).save(tmp_path / 'masks/a.png')
+    (tmp_path / 'red.json').write_text('[[255, 0, 0]]')
+    out = python(
+        f"""
+        from mmseg_ltmi.cli import main
+        never = {HEAVY - {'numpy', 'matplotlib', 'rich'}!r} | {{'scipy.stats'}}
+        assert main(['compare', 'none']) == 1
+        assert main(['convert-labels', 'masks', 'labels', '--palette', 'red.json']) == 0
+        print('needless:', *(never | {{'matplotlib', 'scipy'}}) & set(sys.modules))
+        assert main(['compare', 'ce-seed0', 'ce-seed1', 'ltmi-seed0', 'ltmi-seed1']) == 0
+        print('needless:', *never & set(sys.modules))
+        """,
+        tmp_path,
+    )
+    assert [line for line in out.splitlines() if 'needless' in line] == ['needless:'] * 2
+    assert '| ltmi | 2 | 60.00 ± 0.00 | 80.00 ± 0.00 | - | 40.00 ± 0.00 | 60.00 ± 0.00 |' in out
+    assert (tmp_path / 'work_dirs/comparison/difference.png').is_file()
 
 
 def test_every_command_has_a_line_of_help(capsys):

@@ -266,6 +266,28 @@ def test_configs_of_packages_are_found_without_pkg_resources():
     assert out.split()[-4:] == ['19', '19', '13', '13']
 
 
+def test_openmmlabs_own_deprecations_are_not_shown():
+    out = python(
+        """
+        import warnings
+        warnings.simplefilter('always')
+        warnings.showwarning = lambda message, *rest: print('warned:', message)
+        import mmseg_ltmi, torch
+        from mmengine.fileio import FileClient
+        from mmengine.model import MMDistributedDataParallel
+        from mmseg.models import FCNHead
+        store = torch.distributed.HashStore()
+        torch.distributed.init_process_group('gloo', store=store, rank=0, world_size=1)
+        head = FCNHead(in_channels=4, channels=4, num_classes=2)
+        MMDistributedDataParallel(head, broadcast_buffers=False)  # as the Runner does
+        FileClient.infer_client(uri='.')  # as the CheckpointHook does
+        """
+    )
+    assert 'warned: Default ``avg_non_ignore`` is False' in out  # which a user can set
+    for own in ('build_loss', 'broadcast_buffers', 'FileClient', 'HardDiskBackend'):
+        assert own not in out
+
+
 def test_a_package_that_is_nowhere_is_refused():
     assert not package_configs.is_installed('no_such_package')
     with pytest.raises(PackageNotFoundError, match='no_such_package'):

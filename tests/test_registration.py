@@ -12,6 +12,7 @@ init_default_scope('mmseg')
 for registry, name in (
     ('MODELS', 'LTMIUPerHead'), ('MODELS', 'LTMILoss'), ('MODELS', 'PixelContrast'),
     ('MODELS', 'LTMIEncoderDecoder'), ('METRICS', 'LongTailIoUMetric'),
+    ('METRICS', 'LogitAdjustmentSweep'),
     ('HOOKS', 'ClassPriorHook'), ('DATASETS', 'CamVidDataset'), ('TRANSFORMS', 'PackTwoViews'),
 ):
     import mmseg.registry
@@ -31,6 +32,7 @@ print('all')
         'import mmseg.registry\nimport mmseg_ltmi',
         'import mmseg_ltmi.models',
         'import mmseg_ltmi, importlib.util\nimportlib.util.find_spec("mmseg.registry")',
+        'import mmseg_ltmi.evaluation',
         'from mmseg_ltmi.evaluation import LongTailIoUMetric',
         "import mmseg_ltmi\nfrom mmseg.registry import MODELS\nMODELS.get('mmseg.FCNHead')",
         'import mmseg.registry\nmmseg.registry.METRICS.get("x")\nimport mmseg_ltmi',

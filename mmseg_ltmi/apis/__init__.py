@@ -7,11 +7,11 @@ their modules.
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mmseg_ltmi.compat import require_openmmlab
+from mmseg_ltmi.core.on_demand import import_on_demand
 
 require_openmmlab()
 
@@ -23,12 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ['choose', 'compare', 'count', 'switch_on']
 
-
-def __getattr__(name: str) -> Any:
-    # On demand: comparing tables should not wait for the networks.
-    if name in __all__:
-        return getattr(import_module(f'.{name}', __name__), name)
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+if not TYPE_CHECKING:
+    # Comparing tables does not wait for the networks.
+    __getattr__, __dir__ = import_on_demand(__name__, {name: [name] for name in __all__})
 
 
 class _Apis(ModuleType):

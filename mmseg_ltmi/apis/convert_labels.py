@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from mmseg.utils import get_palette
 from PIL import Image
 
 from mmseg_ltmi.core.json_file import read_json
@@ -102,6 +101,8 @@ def _codes_of(palette: str | Path | Sequence[Sequence[int]]) -> np.ndarray:
         if Path(palette).suffix == '.json':
             colours = read_json(Path(palette), 'write the colours as [[0, 0, 0], [128, 0, 0], ...]')
         else:
+            from mmseg.utils import get_palette  # only here: it takes a while to import
+
             try:
                 colours = get_palette(where)
             except ValueError as error:

@@ -11,8 +11,9 @@ from torch import Tensor
 from mmseg_ltmi.core.posterior import OperatingPoint, decision_areas, iou_scores
 from mmseg_ltmi.core.priors import ClassPrior
 
+from .area_rows import class_rows
 from .operating_point_metric import OperatingPointMetric
-from .per_class import class_rows, summary
+from .per_class import summary
 
 CRITERIA = {'tau by mIoU': 'mIoU', 'tau by tail mIoU': 'mIoU_tail', 'tau by mAcc': 'mAcc'}
 IOU_RULE = 'IoU rule'

@@ -15,11 +15,11 @@ from mmseg_ltmi.core.posterior import areas_over_taus
 from mmseg_ltmi.core.priors import ClassPrior
 from mmseg_ltmi.prior_message import announced_prior
 
+from .area_rows import class_rows
 from .metric_prior import check_log_prior, read_metric_prior
 from .per_class import (
     COLUMNS,
     check_suffix,
-    class_rows,
     group_means,
     number,
     overall_means,

@@ -21,11 +21,11 @@ from mmseg_ltmi.core.class_names import distinct_names, shortened
 from mmseg_ltmi.core.posterior import decision_areas, labels_or_spare
 from mmseg_ltmi.prior_message import announced_prior
 
+from .area_rows import class_rows
 from .metric_prior import check_groups, read_metric_prior
 from .per_class import (
     GROUPS,
     check_suffix,
-    class_rows,
     group_means,
     overall_means,
     what_is_left_out,

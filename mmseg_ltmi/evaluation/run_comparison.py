@@ -145,9 +145,9 @@ def interval(values: Sequence[float]) -> Interval:
     number = len(values)
     half = float('nan')
     if number > 1:
-        from scipy.stats import t  # only here: it takes a while to import
+        from scipy.special import stdtrit  # only here: it takes a while to import
 
-        half = float(t.ppf(0.975, number - 1) * np.std(values, ddof=1)) / number**0.5
+        half = float(stdtrit(number - 1, 0.975) * np.std(values, ddof=1)) / number**0.5
     return Interval(float(np.mean(values)), half, number)
 
 

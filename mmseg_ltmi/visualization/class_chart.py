@@ -9,12 +9,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmseg_ltmi.core.priors import ClassPrior
-
 from .canvas import FAINT, canvas, label_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from mmseg_ltmi.core.priors import ClassPrior
 
 GROUP_COLOURS = {'head': '#0072B2', 'medium': '#E69F00', 'tail': '#D55E00'}  # Okabe and Ito
 Row = Mapping[str, Any]

@@ -18,7 +18,7 @@ from study_tables import make_tables
 from tiny import ROOT
 
 from mmseg_ltmi.core.json_file import write_json
-from mmseg_ltmi.evaluation.per_class import class_rows, write_rows
+from mmseg_ltmi.evaluation import class_rows, write_rows
 
 JUDGE = ['--report', 'test']
 
