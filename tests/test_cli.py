@@ -15,8 +15,8 @@ from mmseg_ltmi.cli import CHOICES, main, make_parser
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
-    'switch-on', 'train', 'test', 'count', 'choose', 'compare', 'browse', 'explain', 'convert',
-    'convert-labels', 'run',
+    'switch-on', 'train', 'test', 'count', 'memory', 'choose', 'compare', 'browse', 'explain',
+    'convert', 'convert-labels', 'run',
 )  # fmt: skip
 HEAVY = {'torch', 'numpy', 'cv2', 'matplotlib', 'mmengine', 'mmcv', 'mmseg', 'prettytable', 'rich'}
 TOOLS = {

@@ -54,7 +54,8 @@ def test_candidates_and_their_measure_by_hand():
 
 def test_the_sample_is_bounded_and_unbiased():
     metric, world = gather(max_values=3 * 6 * 90)
-    posterior, label, weight = metric.sample(lambda fold: True)
+    _, _, label, weight = sample = metric.sample(lambda fold: True)
+    posterior = sample.posterior()
     assert len(posterior) < 1.3 * 6 * 90
     for c in range(3):
         counted = sum(int((y == c).sum()) for _, y in world)
@@ -79,6 +80,68 @@ def test_cross_fitting_measures_what_the_other_folds_chose():
     )
     with pytest.raises(ValueError, match='folds=9 of 6'):
         OperatingPointMetric(metric.prior, 6, folds=9)
+
+
+def gather_with_memory(rules=None, folds=1, **more):
+    """The world of :func:`gather`, whose second opinion is right about the two rare classes."""
+    plain, world = gather()
+    metric = OperatingPointMetric(
+        plain.prior, 6, rules, folds=folds, memory_weights=(0.5, 1.0), **more
+    )
+    seen = []
+    for logits, label in world:
+        memory = torch.zeros_like(logits)
+        memory[1:] = 2.0 * torch.stack([label == 1, label == 2])
+        sample = as_sample(logits, label)
+        metric.process({}, [{**sample, 'memory_logits': {'data': memory}}])
+        seen.append((logits, memory, label))
+    metric.evaluate(6)
+    return metric, seen
+
+
+def test_a_memory_is_measured_at_each_weight_and_tau():
+    metric, world = gather_with_memory()
+    points = choosing.candidates(metric)
+    assert list(points)[-3:] == list(choosing.WITH_MEMORY)
+    rules = {name: point for name, point in points.items() if point.rule == 'iou'}
+    report, _ = gather_with_memory(rules, max_values=0)
+    table = summaries(choosing.measured(points, report), report.prior)
+    of_images = choosing.measured_per_image(points, report)
+    for name, point in points.items():
+        areas = [
+            naive_areas(point.scores(s + point.memory_weight * m).argmax(0), y, 3)
+            for s, m, y in world
+        ]
+        total = sum(areas)
+        expected = float((100 * total[0] / total[1]).mean())
+        assert table[name]['mIoU'] == pytest.approx(expected, abs=0.01)
+        expected = sum(float((100 * a[0] / a[1]).nanmean()) for a in areas) / 6
+        assert of_images[name] == pytest.approx(expected, abs=1e-6)
+    best = table['memory and tau']['mIoU']
+    assert best >= table['memory']['mIoU'] > table['tau by mIoU']['mIoU']
+    for weight in range(2):
+        for row in choosing.curve(report.memory_areas[0, weight], report.prior):
+            assert row['mIoU'] <= best
+    # What there is without a memory stays.
+    plain = choosing.candidates(gather()[0])
+    assert plain == {name: points[name] for name in plain}
+
+
+def test_a_memory_is_cross_fitted():
+    metric, world = gather_with_memory(folds=3)
+    table = summaries(choosing.cross_fitted(metric), metric.prior)
+    total = torch.zeros(4, 3, dtype=torch.float64)
+    for fold in range(3):
+        others = metric.memory_areas.sum(0) - metric.memory_areas[fold]
+        best = choosing.best_tau(choosing.curve(others.flatten(0, 1), metric.prior), 'mIoU')
+        weight, tau = metric.memory_weights[best // 21], metric.taus[best % 21]
+        log_prior = tuple(metric.prior.log_probs().tolist())
+        point = OperatingPoint('tau', tuple('abc'), log_prior, tau=tau)
+        for logits, memory, label in world[2 * fold : 2 * fold + 2]:
+            total += naive_areas(point.scores(logits + weight * memory).argmax(0), label, 3)
+    expected = float((100 * total[0] / total[1]).mean())
+    assert table['memory and tau']['mIoU'] == pytest.approx(expected, abs=0.01)
+    assert set(table) >= set(choosing.WITH_MEMORY)
 
 
 def test_labels_of_no_class_take_no_part():
