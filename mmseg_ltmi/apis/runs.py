@@ -182,6 +182,9 @@ def _check_readable(cfg: Config) -> None:
 
 def _build_runner(cfg: Config, launcher: str) -> Runner:
     cfg.launcher = launcher
+    # In mmsegmentation's scope it comes by itself.
+    own = {'runtime_info': dict(type='mmseg.RuntimeInfoHook')}
+    cfg.default_hooks = {**own, **(cfg.get('default_hooks') or {})}
     if launcher == 'pytorch' and not torch.cuda.is_available():
         if not torch.distributed.is_initialized():
             # mmengine would join by nccl; it takes a group that is there as it is.

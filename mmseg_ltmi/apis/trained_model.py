@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmseg_ltmi.core.priors import ClassPrior, build_class_prior
-from mmseg_ltmi.core.priors.dataset_parts import first_part
+from mmseg_ltmi.core.priors.dataset_parts import unwrapped
 from mmseg_ltmi.core.priors.label_histogram import LABEL_MAPS
 from mmseg_ltmi.core.priors.label_space import check_same_classes
 from mmseg_ltmi.core.progress import progress_bar
@@ -154,7 +154,7 @@ def _once(dataset: Any) -> Any:
 
 def metainfo_of(dataset: Any) -> dict[str, Any]:
     """That of a data set, or of the first one in a wrapper that has none, such as torch's."""
-    return (dataset if hasattr(dataset, 'metainfo') else first_part(dataset)).metainfo
+    return (dataset if hasattr(dataset, 'metainfo') else unwrapped(dataset)[0]).metainfo
 
 
 def split_loader(cfg: Config, split: str, num_workers: int | None = None) -> DataLoader:

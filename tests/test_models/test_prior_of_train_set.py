@@ -1,5 +1,6 @@
 """A class prior is of the train set's classes and labels, or training does not begin."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -262,7 +263,7 @@ def test_scores_that_nothing_explains_are_not_read(kind):
 def test_a_prior_beside_the_config_is_found(root):
     config('prior.json').dump(root / 'configs/own.py')
     cfg = Config.fromfile(root / 'configs/own.py')
-    both = f'tried {root}/prior.json and {root}/configs/prior.json'
+    both = f'tried {root}/configs/prior.json; .* in the working directory, {root}, '
     with pytest.raises(FileNotFoundError, match=both):
         Runner.from_cfg(cfg).train()
     ClassPrior(COUNTS[::-1]).save(root / 'configs/prior.json')
@@ -275,8 +276,27 @@ def test_a_prior_beside_the_config_is_found(root):
     ClassPrior(COUNTS).save(root / 'prior.json')
     model = init_model('configs/own.py', device='cpu')
     torch.testing.assert_close(model.decode_head.log_prior, ClassPrior(COUNTS).log_probs())
-    with pytest.raises(FileNotFoundError, match=rf'tried {root}/configs/x.json\)'):
+    with pytest.raises(FileNotFoundError, match=rf'tried {root}/configs/x.json;'):
         ClassPrior.load(root / 'configs/x.json')
+
+
+def test_each_config_has_the_prior_beside_it(root):
+    """Also in a metric, in a list of heads, and whatever was read since."""
+    for folder, counts in (('one', COUNTS), ('other', COUNTS[::-1])):
+        cfg = config('prior.json')
+        make_cascade(cfg)
+        cfg.val_evaluator = [dict(type='LongTailIoUMetric', class_prior='prior.json')]
+        cfg.published = [dict(class_prior=name) for name in ('camvid', 'online', None)]
+        (root / folder).mkdir()
+        cfg.dump(root / folder / 'own.py')
+        ClassPrior(counts).save(root / folder / 'prior.json')
+    one, other = (Config.fromfile(root / folder / 'own.py') for folder in ('one', 'other'))
+    for cfg, counts in ((one, COUNTS), (other, COUNTS[::-1])):
+        head = MODELS.build(copy.deepcopy(cfg).model).decode_head[0]
+        torch.testing.assert_close(head.log_prior, ClassPrior(counts).log_probs())
+        file = cfg.val_evaluator[0].class_prior
+        assert ClassPrior.load(file).pixel_counts.tolist() == counts
+        assert [part.class_prior for part in cfg.published] == ['camvid', 'online', None]
 
 
 # What is not a class

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..distributed import sum_over_ranks
-from ..state_dict_hooks import after_load, before_load, is_of_other_classes
+from ..state_dict_hooks import after_load, before_load
 from .class_prior import SMOOTHING, ClassPrior, build_class_prior
 
 logger = logging.getLogger(__name__)
-CHECKS: list[Callable[[PriorBuffer], None]] = []
-"""Each is called with a prior that training is going to use, and may refuse it."""
-
-# torch 2.1 has none.
-_is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
 
 SAME = 1e-3
 """Two log-priors that differ by no more are one prior: files round, smoothing moves a little."""
@@ -50,7 +44,6 @@ class PriorBuffer(nn.Module):
     log_prior: Tensor
     online_counts: Tensor
     missing = ''
-    _is_checked = False
 
     def __init__(self, class_prior: Any, num_classes: int | None, name: str) -> None:
         super().__init__()
@@ -120,12 +113,8 @@ class PriorBuffer(nn.Module):
         Raises:
             FileNotFoundError: the file that was to give it is missing.
             RuntimeError: it is still open.
-            ValueError: it is of other classes than the train set.
         """
         self.check_found()
-        if not self._is_checked and not _is_compiling():
-            self.init_weights()
-            self._is_checked = True
         if self.is_open:
             raise RuntimeError(
                 f'{self.name} is None and nothing has filled it in: name a prior '
@@ -139,11 +128,6 @@ class PriorBuffer(nn.Module):
         """Raise FileNotFoundError where the file that was to give the prior is missing."""
         if self.missing:
             raise FileNotFoundError(self.missing)
-
-    def init_weights(self) -> None:
-        """Refuse what no training can use; mmengine's Runner calls this before it trains."""
-        for check in CHECKS:
-            check(self)
 
     def check_ignore_index(self, ignore_index: int) -> None:
         """Raise ValueError where a label is a class in training and was none in counting.
@@ -221,9 +205,7 @@ def _is_same(first: PriorBuffer, other: PriorBuffer) -> bool:
 
 def _take_length_of_counts(prior: PriorBuffer, state_dict: dict, prefix: str) -> None:
     saved = state_dict.get(f'{prefix}online_counts')
-    if saved is not None and is_of_other_classes():
-        state_dict[f'{prefix}online_counts'] = prior.online_counts
-    elif saved is not None:  # its length is known from the first batch on only
+    if saved is not None:  # its length is known from the first batch on only
         prior.online_counts = torch.zeros_like(saved, device=prior.online_counts.device)
 
 
