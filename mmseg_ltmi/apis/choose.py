@@ -170,7 +170,7 @@ def choose(
 
     def evaluate(split: str, **how: Any) -> OperatingPointMetric:
         dataset: Any = loaders[split].dataset
-        prior = class_prior_of(class_prior, cfg, model, metainfo_of(dataset)['classes'])
+        prior = class_prior_of(class_prior, cfg, model, metainfo_of(dataset))
         index = last_head(model).ignore_index
         metric = OperatingPointMetric(prior, len(dataset), ignore_index=index, **how)
         measure(model, loaders[split], metric, f'evaluating the {split} split', progress)

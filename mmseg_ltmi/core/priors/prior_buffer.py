@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..distributed import sum_over_ranks
 from ..state_dict_hooks import after_load, before_load
 from .class_prior import SMOOTHING, ClassPrior, build_class_prior
+from .label_space import check_ignored_is_free
 
 logger = logging.getLogger(__name__)
 
@@ -132,17 +133,25 @@ class PriorBuffer(nn.Module):
     def check_ignore_index(self, ignore_index: int) -> None:
         """Raise ValueError where a label is a class in training and was none in counting.
 
-        Or the other way round. Nothing is compared where the prior does not say how labels were
-        read.
+        Or the other way round. A prior that does not say what it ignored has pixels of each class
+        that it did not.
         """
+        check_ignored_is_free(ignore_index, self.log_prior.numel(), self.name)
         if self.class_prior is None:
             return
-        counted = self.class_prior.labels.get('ignore_index', ignore_index)
+        counted = self.class_prior.labels.get('ignore_index')
         counts = self.class_prior.pixel_counts
+        has_ignored = 0 <= ignore_index < len(counts) and counts[ignore_index] > 0
         if counted == ignore_index or not (
-            0 <= counted < len(counts) or (0 <= ignore_index < len(counts) and counts[ignore_index])
+            has_ignored or (counted is not None and 0 <= counted < len(counts))
         ):
             return
+        if counted is None:
+            raise ValueError(
+                f'{self.describe()} has {counts[ignore_index]:g} for class {ignore_index} '
+                f'({self.class_prior.names[ignore_index]}), which training ignores (ignore_index='
+                f'{ignore_index}): make it 0 there, or count again with mmseg-ltmi count'
+            )
         raise ValueError(
             f'{self.describe()} was counted with ignore_index={counted}, training has '
             f'ignore_index={ignore_index}, and one of them is a class: give the data set and the '

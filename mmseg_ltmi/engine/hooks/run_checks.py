@@ -6,8 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmseg_ltmi.core.priors import PriorBuffer
-from mmseg_ltmi.core.priors.dataset_parts import unwrapped
-from mmseg_ltmi.core.priors.label_space import check_same_classes, check_same_reading, labels_of
+from mmseg_ltmi.core.priors.dataset_parts import own_ignore_index, unwrapped
+from mmseg_ltmi.core.priors.label_space import (
+    check_ignored_is_free,
+    check_same_classes,
+    check_same_reading,
+    check_trained_on,
+    labels_of,
+)
 
 REMEDY = (
     'count the prior of the train set with mmseg-ltmi count, or put its classes and counts in the '
@@ -38,19 +44,65 @@ def check_prior(prior: PriorBuffer, dataset: Any) -> None:
             check_same_reading(known.labels, _reading_of(part), who, SAME_REMEDY)
 
 
-def has_other_classes(meta: Mapping[str, Any] | None, dataset: Any) -> bool:
-    """Whether a checkpoint is known to be of other classes than a train set.
-
-    Args:
-        meta: ``meta`` of the checkpoint.
-        dataset: the train set.
-    """
-    trained = ((meta or {}).get('dataset_meta') or {}).get('classes')
+def has_other_classes(trained: Mapping[str, Any], dataset: Any) -> bool:
+    """Whether a checkpoint (see ``trained_labels``) is of other classes than a train set."""
+    classes = metainfo_of(unwrapped(dataset)[0]).get('classes')
     try:
-        check_same_classes(trained, metainfo_of(unwrapped(dataset)[0]).get('classes'), ('', ''), '')
+        check_same_classes(trained.get('classes'), classes, ('', ''), '')
     except ValueError:
         return True
     return False
+
+
+def check_evaluated(
+    trained: Mapping[str, Any], dataset: Any, who: tuple[str, str], unless: str
+) -> None:
+    """Refuse an evaluated data set, or a part of it, of other classes or labels.
+
+    Args:
+        trained: of :func:`metainfo_of`, what the network was trained on.
+        dataset: the evaluated data set, wrapped or not.
+        who: how messages call the two.
+        unless: as for check_trained_on, where another ``reduce_zero_label`` is an error.
+    """
+    for name, part in _parts(dataset, who[1]):
+        check_trained_on(trained, metainfo_of(part), (who[0], name), unless)
+
+
+def check_ignore_index(head: Any, metrics: list[Any], dataset: Any, name: str) -> str:
+    """Refuse metrics that judge a class which is none in training, or the other way round.
+
+    Args:
+        head: a decode head.
+        metrics: those that have no ``ignore_index`` are left out.
+        dataset: the evaluated data set.
+        name: how messages call it.
+
+    Returns:
+        a warning where the labels differ and none is a class; '' otherwise.
+
+    Raises:
+        ValueError: naming who has which.
+    """
+    check_ignored_is_free(head.ignore_index, head.num_classes, type(head).__name__)
+    classes = range(head.num_classes)
+    parts = [(who, own_ignore_index(part)) for who, part in _parts(dataset, name)]
+    # What a data set has by default says nothing.
+    stated = [(type(head).__name__, head.ignore_index), *((w, i) for w, i in parts if i in classes)]
+    warning = ''
+    for metric in metrics:
+        judged = getattr(metric, 'ignore_index', None)
+        for who, index in stated:
+            if judged is None or index == judged:
+                continue
+            differ = (
+                f'{who} has ignore_index={index}, {type(metric).__name__} has ignore_index={judged}'
+            )
+            remedy = 'give the decode heads, the data sets and the metrics the same ignore_index'
+            if index in classes or judged in classes:
+                raise ValueError(f'{differ}, and one of them is a class: {remedy}')
+            warning = f'{differ}: {remedy}'
+    return warning
 
 
 def metainfo_of(dataset: Any) -> Mapping[str, Any]:

@@ -1,0 +1,180 @@
+"""What trains, what is loaded and what is evaluated mean the same classes by the same labels."""
+
+import numpy as np
+import pytest
+import torch
+from mmengine.runner import Runner
+from own_data import NAMES, TURNED, config, data, write_data
+from PIL import Image
+from tiny import COUNTS
+
+from mmseg_ltmi import ClassPrior
+from mmseg_ltmi.apis import runs
+from mmseg_ltmi.core import LogitAdjustedLoss
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    """The working directory, with a data set."""
+    write_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def evaluated(split='val', dataset=None, metric='LongTailIoUMetric', cfg=None, **options):
+    """A config that evaluates a data set."""
+    cfg = config(COUNTS) if cfg is None else cfg
+    loader = dict(batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
+    cfg[f'{split}_dataloader'] = dict(dataset=dataset or data(), **loader)
+    cfg[f'{split}_cfg'] = dict(type='ValLoop' if split == 'val' else 'TestLoop')
+    cfg[f'{split}_evaluator'] = [dict(type=metric, iou_metrics=['mIoU'], **options)]
+    if split == 'val':
+        cfg.train_cfg.val_interval = 1
+    cfg.model.data_preprocessor.test_cfg = dict(size_divisor=8)
+    return cfg
+
+
+def turned(**more):
+    return data(metainfo=dict(classes=TURNED), **more)
+
+
+ORDER = "have their classes in another order: 1 is 'Traffic_Light' and 'pole'"
+
+
+@pytest.mark.parametrize('metric', ['LongTailIoUMetric', 'IoUMetric'])
+def test_the_val_set_has_the_classes_of_the_train_set(root, metric):
+    cfg = evaluated(dataset=turned(), metric=metric)
+    with pytest.raises(ValueError, match=f'the train set and the val set {ORDER}.*metainfo=dict'):
+        Runner.from_cfg(cfg).train()
+    assert not list(root.glob('work/*.pth'))  # before training, not at the first validation
+    parts = dict(type='ConcatDataset', datasets=[data(), turned()], ignore_keys=['classes'])
+    with pytest.raises(ValueError, match=rf'part 1 of the val set \(BaseSegDataset\) {ORDER}'):
+        Runner.from_cfg(evaluated(dataset=parts, metric=metric)).train()
+    Runner.from_cfg(evaluated(metric=metric)).train()
+
+
+def test_the_val_set_reads_labels_as_the_train_set_does():
+    cfg = evaluated(dataset=data(reduce_zero_label=True))
+    message = 'train set has reduce_zero_label=False, the val set has reduce_zero_label=True.*'
+    with pytest.raises(ValueError, match=f'{message}compare=False'):
+        Runner.from_cfg(cfg).train()
+    cfg.default_hooks.runtime_info = dict(type='mmseg.RuntimeInfoHook', compare=False)
+    Runner.from_cfg(cfg).train()
+
+
+@pytest.mark.parametrize('how', ['test', 'val'])
+def test_an_evaluated_set_has_the_classes_of_the_checkpoint(how):
+    """By mmengine's Runner alone, as in mmsegmentation's own tools."""
+    Runner.from_cfg(config(COUNTS)).train()
+    cfg = evaluated(how, turned())
+    cfg.load_from = 'work/iter_1.pth'
+    with pytest.raises(ValueError, match=f'the checkpoint and the {how} set {ORDER}'):
+        getattr(Runner.from_cfg(cfg), how)()
+    cfg = evaluated(how, data(reduce_zero_label=True), cfg=cfg)
+    cfg.log_level = 'WARNING'
+    getattr(Runner.from_cfg(cfg), how)()  # on files that may be numbered otherwise
+
+
+def test_a_run_without_this_package_is_left_alone():
+    cfg = evaluated(dataset=turned(), metric='IoUMetric')
+    head = cfg.model.decode_head
+    head.type = 'FCNHead'
+    head.pop('contrast')
+    head.loss_decode = dict(type='CrossEntropyLoss')
+    Runner.from_cfg(cfg).train()
+
+
+@pytest.mark.parametrize(
+    'of_data, of_head, of_metric, blamed',
+    [
+        (255, 0, 255, 'LTMIFCNHead has ignore_index=0, LongTailIoUMetric has ignore_index=255'),
+        (0, 255, 255, 'the val set has ignore_index=0, LongTailIoUMetric has ignore_index=255'),
+        (255, 255, 3, 'LTMIFCNHead has ignore_index=255, LongTailIoUMetric has ignore_index=3'),
+        (0, 0, 0, None),
+        (255, 0, 0, None),
+        (254, 255, 255, None),
+    ],
+)
+def test_metrics_judge_the_classes_that_are_trained(of_data, of_head, of_metric, blamed):
+    counts = [0 if c == of_head else n for c, n in enumerate(COUNTS)]
+    cfg = config(counts, head=dict(ignore_index=of_head))
+    cfg.model.data_preprocessor.seg_pad_val = of_head
+    dataset = data(ignore_index=of_data)
+    cfg = evaluated(dataset=dataset, cfg=cfg, ignore_index=of_metric)
+    if blamed is None:
+        Runner.from_cfg(cfg).train()
+        return
+    with pytest.raises(ValueError, match=f'{blamed}, and one of them is a class'):
+        Runner.from_cfg(cfg).train()
+
+
+@pytest.mark.parametrize('second, refused', [(turned(), True), (data(), False)])
+def test_each_part_of_the_train_set_has_the_classes_of_the_prior(second, refused):
+    parts = dict(type='ConcatDataset', datasets=[data(), second], ignore_keys=['classes'])
+    counted = ClassPrior(COUNTS, NAMES, source='own').to_dict()
+    runner = Runner.from_cfg(config(counted, parts))
+    if not refused:
+        runner.train()
+        return
+    message = r'\(own\) and part 1 of the train set \(BaseSegDataset\) have .* another order'
+    with pytest.raises(ValueError, match=message):
+        runner.train()
+
+
+def test_the_log_says_which_prior_is_used(root):
+    cfg = config(ClassPrior(COUNTS, NAMES, source='my own file').to_dict())
+    cfg.log_level = 'INFO'
+    Runner.from_cfg(cfg).train()
+    log = next(root.glob('work/*/*.log')).read_text()
+    line = 'class prior: my own file, 4 classes, the rarest is bike with 1.0000 % of the pixels'
+    assert log.count(line) == 1
+
+
+def test_a_class_that_the_prior_counts_is_trained():
+    prior = ClassPrior(COUNTS, NAMES, source='own')
+    loss, image = LogitAdjustedLoss(prior), (torch.zeros(1, 4, 2, 2), torch.ones(1, 2, 2).long())
+    message = r'\(own\) has 80 for class 0 \(road\), which training ignores \(ignore_index=0\)'
+    with pytest.raises(ValueError, match=f'{message}: make it 0 there, or count again'):
+        loss(*image, ignore_index=0)
+    LogitAdjustedLoss([0, *COUNTS[1:]])(*image, ignore_index=0)
+    loss(*image, ignore_index=255)
+
+
+def test_the_usual_ignore_index_is_no_class_of_many(root):
+    message = '300 classes and ignore_index=255, .* ignore_index=65535'
+    loss = LogitAdjustedLoss([1] * 300)
+    image = torch.zeros(1, 300, 2, 2), torch.full((1, 2, 2), 255)
+    with pytest.raises(ValueError, match=message):
+        loss(*image, ignore_index=255)
+    assert loss(*image, ignore_index=65535) == pytest.approx(np.log(300))
+    with pytest.raises(ValueError, match=message):
+        ClassPrior.from_label_files(sorted((root / 'ann').iterdir()), 300)
+    names = [str(c) for c in range(300)]
+    cfg = config(None, data(metainfo=dict(classes=names)), dict(num_classes=300), hook=True)
+    cfg.model.decode_head.contrast.queue.size = 2400
+    with pytest.raises(ValueError, match=message):
+        Runner.from_cfg(cfg).train()
+
+
+def test_labels_that_8_bits_cannot_hold_are_not_counted(root):
+    labels = np.zeros((24, 24), np.uint16)
+    labels[0] = 65535  # becomes 255, which is no class either way
+    Image.fromarray(labels).save(root / 'ann/0.png')
+    cfg = config(None, hook=True)
+    Runner.from_cfg(cfg).train()
+    labels[1] = 258
+    Image.fromarray(labels).save(root / 'ann/0.png')
+    cfg = config(None, hook=True)
+    cfg.work_dir = 'again'
+    with pytest.raises(ValueError, match='0.png: it has the label 258, .* keeps 8 bits, 2: number'):
+        Runner.from_cfg(cfg).train()
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+@pytest.mark.parametrize('lazy', [False, True])
+def test_training_on_an_empty_split(split, lazy):
+    nothing = data(img_suffix='.none', serialize_data=not lazy)
+    cfg = evaluated(dataset=nothing) if split == 'val' else config(COUNTS, nothing)
+    message = f'the {split} split has no images .img, ann.: .*img_suffix'
+    with pytest.raises(ValueError, match=message):
+        runs.train(cfg)
