@@ -149,7 +149,8 @@ def compare(args: argparse.Namespace) -> int:
 def browse(args: argparse.Namespace) -> int:
     if len(args.checkpoints) > 2:
         raise ValueError('one or two checkpoints fit a page')
-    _refuse_existing([args.out], args.force)
+    out = args.out or args.checkpoints[0].parent / 'tail.png'
+    _refuse_existing([out], args.force)
     _require_files(*args.checkpoints)
     from .browse import browse as browse_tail
 
@@ -166,8 +167,8 @@ def browse(args: argparse.Namespace) -> int:
         options=_options_of(args),
         progress=True,
     )
-    page.save(args.out)
-    print(f'{len(page.images)} images in {args.out}')
+    page.save(out)
+    print(f'{len(page.images)} images in {out}')
     return 0
 
 
@@ -195,6 +196,7 @@ def explain(args: argparse.Namespace) -> int:
 
 
 def convert(args: argparse.Namespace) -> int:
+    _refuse_existing([args.out], args.force)
     from .convert import convert as convert_checkpoint
 
     state = convert_checkpoint(args.checkpoint, args.out, args.tau_test)
