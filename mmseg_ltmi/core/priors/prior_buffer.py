@@ -45,6 +45,7 @@ class PriorBuffer(nn.Module):
     log_prior: Tensor
     online_counts: Tensor
     missing = ''
+    _has_warned = False
 
     def __init__(self, class_prior: Any, num_classes: int | None, name: str) -> None:
         super().__init__()
@@ -133,8 +134,7 @@ class PriorBuffer(nn.Module):
     def check_ignore_index(self, ignore_index: int) -> None:
         """Raise ValueError where a label is a class in training and was none in counting.
 
-        Or the other way round. A prior that does not say what it ignored has pixels of each class
-        that it did not.
+        Or the other way round. Where a prior does not say what it ignored, there is a warning.
         """
         check_ignored_is_free(ignore_index, self.log_prior.numel(), self.name)
         if self.class_prior is None:
@@ -147,11 +147,15 @@ class PriorBuffer(nn.Module):
         ):
             return
         if counted is None:
-            raise ValueError(
-                f'{self.describe()} has {counts[ignore_index]:g} for class {ignore_index} '
-                f'({self.class_prior.names[ignore_index]}), which training ignores (ignore_index='
-                f'{ignore_index}): make it 0 there, or count again with mmseg-ltmi count'
-            )
+            if not self._has_warned:
+                self._has_warned = True
+                logger.warning(
+                    '%s has %g for class %d (%s), which training ignores: make it 0 there, or '
+                    'count again with mmseg-ltmi count',
+                    *(self.describe(), counts[ignore_index], ignore_index),
+                    self.class_prior.names[ignore_index],
+                )
+            return
         raise ValueError(
             f'{self.describe()} was counted with ignore_index={counted}, training has '
             f'ignore_index={ignore_index}, and one of them is a class: give the data set and the '
