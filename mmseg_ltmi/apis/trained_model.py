@@ -25,8 +25,11 @@ from mmseg_ltmi.core.priors.dataset_parts import unwrapped
 from mmseg_ltmi.core.priors.label_histogram import LABEL_MAPS
 from mmseg_ltmi.core.priors.label_space import check_trained_on
 from mmseg_ltmi.core.progress import progress_bar
+from mmseg_ltmi.engine.hooks.run_checks import check_ignore_index
 from mmseg_ltmi.evaluation.metric_prior import check_classes, check_reading
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint, trained_labels
+from mmseg_ltmi.models.segmentors import last_head
+from mmseg_ltmi.models.segmentors.ltmi_segmentors import unknown_prior
 
 from .config_changes import is_a, unwrapped_configs, with_operating_point
 from .empty_split import naming_empty_split
@@ -44,7 +47,7 @@ def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
     Raises:
         FileNotFoundError: no such checkpoint.
         ValueError: a file that is no checkpoint, or one of another model, such as one with another
-            number of classes.
+            number of classes, or one whose scores hold a prior that is not known.
     """
     options = with_operating_point(cfg.model)
     options['operating_point'] = None
@@ -52,6 +55,8 @@ def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
     content, state = read_checkpoint(checkpoint)
     check_fits(model, state, checkpoint)
     load_state_dict(model, state)
+    if text := unknown_prior(model):
+        raise ValueError(f'{checkpoint}: {text}')
     model.reader.reset_point()
     model.reader.tau_test = 0.0
     model.trained_labels = trained_labels(content)
@@ -199,6 +204,7 @@ def measure(
     """
     on_device: Any = model.to(get_device()).eval()
     dataset: Any = loader.dataset
+    check_ignore_index(last_head(model), [metric], dataset, 'the data set')
     evaluator = Evaluator(metric)
     evaluator.dataset_meta = metainfo_of(dataset)
     steps = len(loader) if progress else None

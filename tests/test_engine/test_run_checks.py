@@ -1,5 +1,7 @@
 """What trains, what is loaded and what is evaluated mean the same classes by the same labels."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ from PIL import Image
 from tiny import COUNTS
 
 from mmseg_ltmi import ClassPrior
-from mmseg_ltmi.apis import runs
+from mmseg_ltmi.apis import choose, runs
+from mmseg_ltmi.apis.explain import explain
 from mmseg_ltmi.core import LogitAdjustedLoss
 
 
@@ -119,6 +122,43 @@ def test_each_part_of_the_train_set_has_the_classes_of_the_prior(second, refused
     message = r'\(own\) and part 1 of the train set \(BaseSegDataset\) have .* another order'
     with pytest.raises(ValueError, match=message):
         runner.train()
+
+
+@pytest.mark.parametrize('prior', [COUNTS, 'online'])
+def test_the_parts_of_the_train_set_have_the_same_classes(prior):
+    """Also where no prior names any."""
+    parts = dict(type='ConcatDataset', datasets=[data(), turned()], ignore_keys=['classes'])
+    message = r'part 0 of the train set \(BaseSegDataset\) and part 1 .* in another order'
+    with pytest.raises(ValueError, match=message):
+        Runner.from_cfg(config(prior, parts)).train()
+
+
+def test_what_looks_at_a_model_judges_the_classes_that_are_trained():
+    Runner.from_cfg(config(COUNTS)).train()
+    cfg = evaluated('test', data(ignore_index=0))
+    for look in (explain, partial(choose, select='test')):
+        with pytest.raises(ValueError, match='the data set has ignore_index=0, .* is a class'):
+            look(cfg, 'work/iter_1.pth')
+
+
+def test_scores_that_hold_an_unknown_prior(root):
+    """A stock model keeps none of what ClassPriorHook has counted."""
+    cfg = config(None, hook=True)
+    cfg.model.decode_head.type = 'FCNHead'
+    cfg.model.decode_head.pop('contrast')
+    Runner.from_cfg(cfg).train()
+    cfg = evaluated('test', cfg=cfg)
+    cfg.update(log_level='WARNING', experiment_name='unknown')
+    runs.test(cfg, 'work/iter_1.pth', 'tested')
+    said = next(root.glob('tested/*/*.log')).read_text()
+    assert (
+        said.count('class_prior.json in the work dir of the training): the scores are read as') == 1
+    )
+    look = partial(choose, cfg, 'work/iter_1.pth', 'test', class_prior='work/class_prior.json')
+    with pytest.raises(ValueError, match='iter_1.pth: the loss has class_prior=None, and'):
+        look()
+    cfg.model.decode_head.loss_decode.class_prior = 'work/class_prior.json'
+    look()
 
 
 def test_the_log_says_which_prior_is_used(root):

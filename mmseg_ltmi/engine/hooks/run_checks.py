@@ -44,6 +44,15 @@ def check_prior(prior: PriorBuffer, dataset: Any) -> None:
             check_same_reading(known.labels, _reading_of(part), who, SAME_REMEDY)
 
 
+def check_parts(dataset: Any) -> None:
+    """Raise ValueError where the parts of a train set have other classes than the first one."""
+    (first, part), *others = _parts(dataset, 'the train set')
+    remedy = 'give the parts of the train set the same metainfo=dict(classes=[...])'
+    classes = metainfo_of(part).get('classes')
+    for name, other in others:
+        check_same_classes(classes, metainfo_of(other).get('classes'), (first, name), remedy)
+
+
 def has_other_classes(trained: Mapping[str, Any], dataset: Any) -> bool:
     """Whether a checkpoint (see ``trained_labels``) is of other classes than a train set."""
     classes = metainfo_of(unwrapped(dataset)[0]).get('classes')

@@ -20,6 +20,7 @@ from mmseg_ltmi.prior_table import in_one_line
 from .run_checks import (
     check_evaluated,
     check_ignore_index,
+    check_parts,
     check_prior,
     has_other_classes,
     metainfo_of,
@@ -72,6 +73,8 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         priors = [m for m in runner.model.modules() if isinstance(m, PriorBuffer)]
         for prior in priors:
             check_prior(prior, dataset)
+        if any(map(_is_ours, runner.model.modules())):
+            check_parts(dataset)
         known = [prior.class_prior for prior in priors if prior.class_prior is not None]
         for line in dict.fromkeys(map(in_one_line, known)):
             runner.logger.info(line)
