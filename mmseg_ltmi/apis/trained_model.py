@@ -20,7 +20,7 @@ from mmseg.registry import DATASETS, MODELS
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmseg_ltmi.core.priors import ClassPrior, build_class_prior
+from mmseg_ltmi.core.priors import ClassPrior, PriorBuffer, build_class_prior
 from mmseg_ltmi.core.priors.dataset_parts import unwrapped
 from mmseg_ltmi.core.priors.label_histogram import LABEL_MAPS
 from mmseg_ltmi.core.priors.label_space import check_trained_on
@@ -247,6 +247,9 @@ def class_prior_of(
     """
     check_trained(model, metainfo)
     classes = tuple(metainfo['classes'])
+    for part in model.modules():  # a stock checkpoint is read by the prior of the config
+        if isinstance(part, PriorBuffer) and part.class_prior is not None:
+            check_classes(part.class_prior, classes, part.name)
     found, whose = named, 'the class prior'
     if found is None:
         whose = "the model's class prior"

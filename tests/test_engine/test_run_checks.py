@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.runner import Runner
+from mmseg.registry import MODELS
 from own_data import NAMES, TURNED, config, data, write_data
 from PIL import Image
-from tiny import COUNTS
+from tiny import COUNTS, segmentor
 
 from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.apis import choose, runs
@@ -76,6 +77,25 @@ def test_an_evaluated_set_has_the_classes_of_the_checkpoint(how):
     cfg = evaluated(how, data(reduce_zero_label=True), cfg=cfg)
     cfg.log_level = 'WARNING'
     getattr(Runner.from_cfg(cfg), how)()  # on files that may be numbered otherwise
+
+
+def test_a_prior_of_the_config_has_the_classes_of_the_evaluated_set():
+    """A stock checkpoint is read by it."""
+    named = ClassPrior(COUNTS, TURNED, source='own').to_dict()
+    model = MODELS.build(segmentor(ltmi=False))
+    torch.save({'state_dict': model.state_dict()}, 'stock.pth')
+    cfg = evaluated('test', cfg=config(named))
+    for look in (partial(runs.test, work_dir='tested'), explain, partial(choose, select='test')):
+        with pytest.raises(ValueError, match='another order: 1 is .pole. and .Traffic_Light.'):
+            look(cfg, 'stock.pth')
+
+
+def test_the_prior_of_a_metric_is_compared_before_training(root):
+    named = ClassPrior(COUNTS, TURNED, source='own').to_dict()
+    cfg = evaluated(class_prior=named)
+    with pytest.raises(ValueError, match=r"the metric's class_prior \(own\) and .*another order"):
+        Runner.from_cfg(cfg).train()
+    assert not list(root.glob('work/*.pth'))
 
 
 def test_a_run_without_this_package_is_left_alone():
@@ -151,9 +171,7 @@ def test_scores_that_hold_an_unknown_prior(root):
     cfg.update(log_level='WARNING', experiment_name='unknown')
     runs.test(cfg, 'work/iter_1.pth', 'tested')
     said = next(root.glob('tested/*/*.log')).read_text()
-    assert (
-        said.count('class_prior.json in the work dir of the training): the scores are read as') == 1
-    )
+    assert said.count('in the work dir of the training): the scores are read as they are') == 1
     look = partial(choose, cfg, 'work/iter_1.pth', 'test', class_prior='work/class_prior.json')
     with pytest.raises(ValueError, match='iter_1.pth: the loss has class_prior=None, and'):
         look()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from torch import nn
+
 from mmseg_ltmi.core.priors import PriorBuffer
 from mmseg_ltmi.core.priors.dataset_parts import own_ignore_index, unwrapped
 from mmseg_ltmi.core.priors.label_space import (
@@ -14,6 +16,7 @@ from mmseg_ltmi.core.priors.label_space import (
     check_trained_on,
     labels_of,
 )
+from mmseg_ltmi.evaluation.metric_prior import check_classes, read_metric_prior
 
 REMEDY = (
     'count the prior of the train set with mmseg-ltmi count, or put its classes and counts in the '
@@ -76,6 +79,28 @@ def check_evaluated(
     """
     for name, part in _parts(dataset, who[1]):
         check_trained_on(trained, metainfo_of(part), (who[0], name), unless)
+
+
+def check_named_priors(model: nn.Module, metrics: list[Any], dataset: Any) -> None:
+    """Refuse priors of other classes than an evaluated data set's, before it is evaluated.
+
+    Args:
+        model: a stock checkpoint is read by the priors of its config.
+        metrics: each may name one.
+        dataset: the evaluated data set.
+    """
+    metainfo = metainfo_of(unwrapped(dataset)[0])
+    classes = [str(name) for name in metainfo.get('classes') or ()]
+    for part in model.modules():
+        if isinstance(part, PriorBuffer) and part.class_prior is not None:
+            check_classes(part.class_prior, classes, part.describe())
+    for metric in metrics if classes else ():
+        try:
+            prior = read_metric_prior(getattr(metric, 'class_prior', None), metainfo)
+        except FileNotFoundError:  # the metric may take the model's, once that predicts
+            continue
+        if prior is not None:
+            check_classes(prior, classes)
 
 
 def check_ignore_index(head: Any, metrics: list[Any], dataset: Any, name: str) -> str:

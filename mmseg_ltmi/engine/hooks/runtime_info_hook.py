@@ -20,6 +20,7 @@ from mmseg_ltmi.prior_table import in_one_line
 from .run_checks import (
     check_evaluated,
     check_ignore_index,
+    check_named_priors,
     check_parts,
     check_prior,
     has_other_classes,
@@ -116,6 +117,7 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         dataset = loop.dataloader.dataset
         who, labels = self._trained
         check_evaluated(labels, dataset, (who, name), UNLESS if who == 'the train set' else '')
+        check_named_priors(runner.model, judging, dataset)
         for model in runner.model.modules():
             if isinstance(model, EncoderDecoder):
                 warning = check_ignore_index(last_head(model), judging, dataset, name)

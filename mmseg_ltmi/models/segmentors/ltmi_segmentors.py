@@ -180,7 +180,8 @@ def unknown_prior(model: nn.Module) -> str:
     losses = losses_of(last_head(model))
     trained = [loss for loss in losses if getattr(loss, 'loss_weight', 1) != 0]
     is_open = any(getattr(loss, 'needs_class_prior', False) for loss in trained)
-    if not is_open or isinstance(last_head(model), LTMIHeadMixin) or model.reader.has_shift:
+    reader: Any = model.reader
+    if not is_open or isinstance(last_head(model), LTMIHeadMixin) or reader.has_shift:
         return ''
     return (
         'the loss has class_prior=None, and the checkpoint does not hold what was counted: name '
