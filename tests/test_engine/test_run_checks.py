@@ -153,6 +153,16 @@ def test_the_parts_of_the_train_set_have_the_same_classes(prior):
         Runner.from_cfg(config(prior, parts)).train()
 
 
+@pytest.mark.parametrize('of_data, is_said', [(2, True), (0, False), (255, False)])
+def test_a_class_that_the_train_set_ignores_is_trained(root, of_data, is_said):
+    cfg = config([0, *COUNTS[1:]], data(ignore_index=of_data), dict(ignore_index=0))
+    cfg.model.data_preprocessor.seg_pad_val = 0
+    cfg.log_level = 'WARNING'
+    Runner.from_cfg(cfg).train()
+    log = ''.join(file.read_text() for file in root.glob('work/*/*.log'))
+    assert ('class 2, which the train set has as its ignore_index, is trained' in log) == is_said
+
+
 def test_what_looks_at_a_model_judges_the_classes_that_are_trained():
     Runner.from_cfg(config(COUNTS)).train()
     cfg = evaluated('test', data(ignore_index=0))

@@ -312,16 +312,22 @@ def test_a_label_of_a_file_is_blamed_on_the_file():
 # Fine-tuning
 
 
-@pytest.mark.parametrize('how', ['load_from', 'resume'])
+@pytest.mark.parametrize('how', ['load_from', 'resume', 'resume with EMAHook'])
 @pytest.mark.parametrize('classes, kept', [(NAMES, True), (TURNED, False)])
 def test_nothing_stays_of_classes_that_have_moved(how, classes, kept):
-    rare = data(indices=[0])
-    counted = train('online', rare).decode_head.loss_decode.online_counts
-    cfg = config('online', data(indices=[0], metainfo=dict(classes=classes)))
-    cfg.load_from, cfg.resume, cfg.work_dir = 'work/iter_1.pth', how == 'resume', 'tuned'
-    cfg.train_cfg.max_iters = 1 + cfg.resume
-    runner = Runner.from_cfg(cfg)
-    runner.train()
+    def run(names, **options):
+        cfg = config('online', data(indices=[0], metainfo=dict(classes=names)))
+        cfg.model.decode_head.loss_decode.num_classes = len(names)
+        cfg.custom_hooks = [dict(type='EMAHook')] if how.endswith('EMAHook') else []
+        cfg.update(options)
+        cfg.train_cfg.max_iters = 1 + cfg.get('resume', False)
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+        return runner
+
+    counted = run(NAMES).model.decode_head.loss_decode.online_counts
+    resume = how != 'load_from'
+    runner = run(classes, load_from='work/iter_1.pth', resume=resume, work_dir='tuned')
     head = runner.model.decode_head
     # Both train on two copies of one image, so that a step counts the same.
     torch.testing.assert_close(head.loss_decode.online_counts, counted * (1 + kept))

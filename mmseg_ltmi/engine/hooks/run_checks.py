@@ -56,6 +56,18 @@ def check_parts(dataset: Any) -> None:
         check_same_classes(classes, metainfo_of(other).get('classes'), (first, name), remedy)
 
 
+def trained_anyway(head: Any, dataset: Any) -> str:
+    """That a head trains a class which a train set has as its ``ignore_index``; '' otherwise."""
+    for name, part in _parts(dataset, 'the train set'):
+        index = own_ignore_index(part)
+        if index in range(head.num_classes) and index != head.ignore_index:
+            return (
+                f'class {index}, which {name} has as its ignore_index, is trained: '
+                f'{type(head).__name__} has ignore_index={head.ignore_index}. Give both the same'
+            )
+    return ''
+
+
 def has_other_classes(trained: Mapping[str, Any], dataset: Any) -> bool:
     """Whether a checkpoint (see ``trained_labels``) is of other classes than a train set."""
     classes = metainfo_of(unwrapped(dataset)[0]).get('classes')

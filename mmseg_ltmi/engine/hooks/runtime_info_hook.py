@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.hooks import RuntimeInfoHook
 from mmengine.runner import BaseLoop, Runner
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import HOOKS
 
@@ -25,6 +26,7 @@ from .run_checks import (
     check_prior,
     has_other_classes,
     metainfo_of,
+    trained_anyway,
 )
 
 PACKAGE = __name__.split('.')[0]
@@ -76,6 +78,9 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
             check_prior(prior, dataset)
         if any(map(_is_ours, runner.model.modules())):
             check_parts(dataset)
+            for head in runner.model.modules():
+                if isinstance(head, BaseDecodeHead) and (text := trained_anyway(head, dataset)):
+                    runner.logger.warning(text)
         known = [prior.class_prior for prior in priors if prior.class_prior is not None]
         for line in dict.fromkeys(map(in_one_line, known)):
             runner.logger.info(line)
@@ -100,6 +105,7 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
             return
         if not has_other_classes(self._trained[1], runner.train_dataloader.dataset):
             return
+        forget_classes(checkpoint.get('ema_state_dict') or {})  # EMAHook wants the same names
         if forget_classes(checkpoint.get('state_dict', checkpoint)):
             runner.logger.warning(
                 "the checkpoint's classes are not the train set's: the queue's keys and the counts "
