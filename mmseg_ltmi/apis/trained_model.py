@@ -247,9 +247,6 @@ def class_prior_of(
     """
     check_trained(model, metainfo)
     classes = tuple(metainfo['classes'])
-    for part in model.modules():  # a stock checkpoint is read by the prior of the config
-        if isinstance(part, PriorBuffer) and part.class_prior is not None:
-            check_classes(part.class_prior, classes, part.name)
     found, whose = named, 'the class prior'
     if found is None:
         whose = "the model's class prior"
@@ -275,4 +272,7 @@ def class_prior_of(
         )
     check_classes(prior, classes, whose)
     check_reading(prior, metainfo, whose)
+    for part in model.modules():  # a stock checkpoint is read by the prior of the config
+        if isinstance(part, PriorBuffer) and part.class_prior is not None:
+            check_classes(part.class_prior, classes, part.name)
     return ClassPrior(prior.pixel_counts, classes, prior.image_counts, source=prior.source)
