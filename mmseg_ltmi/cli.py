@@ -389,9 +389,8 @@ def _browse(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--out',
         type=Path,
-        default=Path('work_dirs/tail.png'),
         metavar='FILE',
-        help='PNG to write; default: work_dirs/tail.png',
+        help='PNG to write; default: tail.png beside the (first) checkpoint',
     )
     _add_force(parser, '--out')
     parser.add_argument('--device', help='default: cuda, where there is one')
@@ -454,6 +453,7 @@ def _convert(parser: argparse.ArgumentParser) -> None:
         metavar='TAU',
         help='operating point of the stock head, 0 natural and 1 balanced; default: 0',
     )
+    _add_force(parser, 'OUT')
 
 
 CONVERT_LABELS = """

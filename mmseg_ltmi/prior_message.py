@@ -5,7 +5,6 @@ from __future__ import annotations
 from mmengine.logging import MessageHub
 from torch import Tensor
 
-from mmseg_ltmi import running  # noqa: F401  which completes the core's priors
 from mmseg_ltmi.core.priors import ClassPrior
 
 ENTRY = 'class_prior'

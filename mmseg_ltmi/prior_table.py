@@ -24,6 +24,15 @@ def class_table(prior: ClassPrior) -> str:
     return f'{table}\n{prior.num_images} images, {prior.num_ignored:,} pixels ignored'
 
 
+def in_one_line(prior: ClassPrior) -> str:
+    """Where a prior comes from, how many classes it has, and the rarest of them."""
+    share, rarest = prior.probs(0).min(0)
+    return (
+        f'class prior: {prior.source or "numbers"}, {prior.num_classes} classes, the rarest is '
+        f'{shortened(prior.names[rarest])} with {100 * share:.4f} % of the pixels'
+    )
+
+
 def absent_classes(prior: ClassPrior) -> str:
     """What to do about the classes of a counted prior that have no pixel; '' if all have some."""
     absent = [prior.names[c] for c in np.flatnonzero(np.asarray(prior.pixel_counts) == 0)]

@@ -30,16 +30,16 @@ LOCATIONS = (
 def register_with_mmseg() -> None:
     """Add the locations now, or as soon as mmsegmentation's registries are imported.
 
-    So with the search for ``PACKAGE::`` configs, which waits for mmengine's. Does nothing where
+    So with the search for ``PACKAGE::`` configs and for the priors that configs name, which waits
+    for mmengine's. Does nothing where
     mmsegmentation is not installed. Calling it again changes nothing.
     """
     if REGISTRIES not in sys.modules and find_spec('mmseg') is None:
         return
     from .compat import stand_in_for_compiled_ops
-    from .package_configs import find_configs
 
     stand_in_for_compiled_ops()
-    _when_imported(CONFIGS, find_configs)
+    _when_imported(CONFIGS, _adapt_configs)
     _when_imported(REGISTRIES, _add_locations)
 
 
@@ -79,6 +79,14 @@ class _AfterImport(MetaPathFinder):
 
         loader.exec_module = execute_and_act
         return spec
+
+
+def _adapt_configs() -> None:
+    from .config_priors import look_beside_configs
+    from .package_configs import find_configs
+
+    find_configs()
+    look_beside_configs()
 
 
 def _add_locations() -> None:

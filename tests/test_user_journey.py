@@ -76,7 +76,7 @@ def test_quickstart(installed, tmp_path):
     for file in (
         'ltmi_fcn/operating_point/operating_point.json',
         'comparison/difference.png',
-        'tail.png',
+        'ltmi_fcn/tail.png',
     ):
         assert (runs / file).is_file(), file
     exported = subprocess.run(

@@ -23,7 +23,7 @@ from mmseg_ltmi.models.segmentors import last_head
 from mmseg_ltmi.visualization import TailImage, choose_images, draw_tail_page
 
 from .config_changes import read_config
-from .trained_model import class_prior_of, load_model, metainfo_of, split_dataset
+from .trained_model import check_trained, class_prior_of, load_model, metainfo_of, split_dataset
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,23 @@ def browse(
     configs = [read_config(config, options)]
     if other_config is not None:
         configs.append(read_config(other_config, options))
-    models = {}
-    for i, checkpoint in enumerate(map(Path, checkpoints)):
+    models: dict[str, Any] = {}
+    shown = distinct_names(f'{Path(c).parent.name}/{Path(c).name}' for c in checkpoints)
+    for i, (name, checkpoint) in enumerate(zip(shown, checkpoints, strict=True)):
         model = load_model(configs[min(i, len(configs) - 1)], checkpoint)
-        models[f'{checkpoint.parent.name}/{checkpoint.name}'] = model.to(device or get_device())
+        models[name] = model.to(device or get_device())
     first = next(iter(models.values()))
     dataset = DATASETS.build(split_dataset(configs[0], split))
-    own_names = tuple(metainfo_of(dataset)['classes'])
-    prior = class_prior_of(class_prior, configs[0], first, own_names)
-    names = tuple(distinct_names(own_names))
+    metainfo = metainfo_of(dataset)
+    for name, model in models.items():
+        check_trained(model, metainfo, name)
+        if model.num_classes != len(metainfo['classes']):
+            raise ValueError(
+                f'{name} has {model.num_classes} classes, the data set has '
+                f'{len(metainfo["classes"])}: give the config and the checkpoint of its classes'
+            )
+    prior = class_prior_of(class_prior, configs[0], first, metainfo)
+    names = tuple(distinct_names(metainfo['classes']))
     tail = wanted_classes(classes, prior, names)
     ignore_index = last_head(first).ignore_index
     counts, images = _label_counts(dataset, len(names), ignore_index, progress)

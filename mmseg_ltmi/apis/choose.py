@@ -205,7 +205,7 @@ def choose(
 
     def evaluate(split: str, **how: Any) -> OperatingPointMetric:
         dataset: Any = loaders[split].dataset
-        prior = class_prior_of(class_prior, cfg, model, metainfo_of(dataset)['classes'])
+        prior = class_prior_of(class_prior, cfg, model, metainfo_of(dataset))
         index = last_head(model).ignore_index
         weights = () if memory is None else MEMORY_WEIGHTS
         metric = OperatingPointMetric(

@@ -176,7 +176,8 @@ def compare(args: argparse.Namespace) -> int:
 def browse(args: argparse.Namespace) -> int:
     if len(args.checkpoints) > 2:
         raise ValueError('one or two checkpoints fit a page')
-    _refuse_existing([args.out], args.force)
+    out = args.out or args.checkpoints[0].parent / 'tail.png'
+    _refuse_existing([out], args.force)
     _require_files(*args.checkpoints)
     from .browse import browse as browse_tail
 
@@ -193,8 +194,8 @@ def browse(args: argparse.Namespace) -> int:
         options=_options_of(args),
         progress=True,
     )
-    page.save(args.out)
-    print(f'{len(page.images)} images in {args.out}')
+    page.save(out)
+    print(f'{len(page.images)} images in {out}')
     return 0
 
 
@@ -247,6 +248,7 @@ def _draw_neighbors(args: argparse.Namespace, page: Path) -> None:
 
 
 def convert(args: argparse.Namespace) -> int:
+    _refuse_existing([args.out], args.force)
     from .convert import convert as convert_checkpoint
 
     state = convert_checkpoint(args.checkpoint, args.out, args.tau_test)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmseg_ltmi.core.posterior import ScoreReader
-from mmseg_ltmi.core.posterior.score_reader import MEMORY
+from mmseg_ltmi.core.posterior.score_reader import IS_READ, MEMORY
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint
 
 READER = 'score_reader.'
@@ -42,7 +44,11 @@ def convert(checkpoint: str | Path, out: str | Path, tau_test: float = 0.0) -> d
     except ValueError as error:
         raise ValueError(f'{checkpoint}: {error}') from error
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    torch.save({'meta': content.get('meta', {}), 'state_dict': state}, out)
+    # So that an LTMI segmentor, whose loss may state a shift, does not add it again. No other
+    # loader looks at it, as it would at a key.
+    marked: Any = OrderedDict(state)
+    marked._metadata = OrderedDict({READER.rstrip('.'): {'version': 1, IS_READ: True}})
+    torch.save({'meta': content.get('meta', {}), 'state_dict': marked}, out)
     return state
 
 

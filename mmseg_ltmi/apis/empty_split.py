@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from .config_changes import unwrapped_configs
 
+EMPTY = ('need at least one array', 'num_samples should be a positive integer')
+
 
 @contextmanager
-def naming_empty_split(split: str, dataset: Any) -> Iterator[None]:
+def naming_empty_split(split: str, dataset: Any) -> Iterator[Callable[[Any], None]]:
     """While a data set is built: say which split has no images, and where they were looked for.
+
+    It yields what says so of a data set that was built without images.
 
     Args:
         split: 'train', 'val' or 'test'.
         dataset: its config.
 
     Raises:
-        ValueError: mmengine's "need at least one array to concatenate", in other words.
+        ValueError: mmengine's "need at least one array to concatenate", or torch's of a sampler
+            that has nothing to draw from, in other words.
     """
+
+    def check_length(built: Any) -> None:
+        if not len(built):
+            raise ValueError(EMPTY[0])
+
     try:
-        yield
+        yield check_length
     except ValueError as error:
-        if 'need at least one array' not in str(error):
+        if not any(text in str(error) for text in EMPTY):
             raise
         places = [
             os.path.join(part.get('data_root') or '', place)

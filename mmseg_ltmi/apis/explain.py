@@ -75,7 +75,7 @@ def explain(
     cfg = read_config(config, options)
     model = load_model(cfg, checkpoint)
     loader = split_loader(cfg, split)
-    prior = class_prior_of(class_prior, cfg, model, metainfo_of(loader.dataset)['classes'])
+    prior = class_prior_of(class_prior, cfg, model, metainfo_of(loader.dataset))
     metric = ConfusionMetric(prior.num_classes, width, last_head(model).ignore_index)
     measure(model, loader, metric, f'evaluating the {split} split', progress)
     title = f'{split} split, %, near is within {width} pixels of a boundary'

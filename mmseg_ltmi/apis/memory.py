@@ -30,7 +30,7 @@ from mmseg_ltmi.core.recorder import FeatureRecorder
 from mmseg_ltmi.models.segmentors import classifier_fingerprint, last_head
 
 from .config_changes import read_config
-from .trained_model import check_trained_classes, load_model, metainfo_of, split_loader
+from .trained_model import check_trained, load_model, metainfo_of, split_loader
 
 RAW_TEMPERATURE = 0.05
 """T for features that no contrastive term has trained."""
@@ -92,8 +92,8 @@ def make_memory(
     projector, learned = _embedding(last_head(model), features)
     embed = partial(embed_pixels, projector=projector)
     dataset: Any = split_loader(cfg, split, num_workers=0).dataset
-    classes = [str(name) for name in metainfo_of(dataset)['classes']]
-    check_trained_classes(model.trained_classes, classes)
+    metainfo = metainfo_of(dataset)
+    check_trained(model, metainfo)
     fingerprint = classifier_fingerprint(model)
     report = dict(
         checkpoint=Path(checkpoint).name,
@@ -129,7 +129,7 @@ def make_memory(
         reservoir.num_classes,
         temperature or learned,
         projector,
-        classes=classes,
+        classes=[str(name) for name in metainfo['classes']],
         fingerprint=fingerprint,
         origins=KeyOrigins(
             tuple(reservoir.paths[i] for i in numbers.tolist()), image, drawn.position

@@ -72,9 +72,9 @@ def find_neighbors(
     if memory.origins is None:
         raise ValueError(f'{where} does not say where its pixels come from: make it again')
     dataset: Any = split_loader(cfg, split, num_workers=0).dataset
-    own_names = tuple(metainfo_of(dataset)['classes'])
-    prior = class_prior_of(class_prior, cfg, model, own_names)
-    names = distinct_names(own_names)
+    metainfo = metainfo_of(dataset)
+    prior = class_prior_of(class_prior, cfg, model, metainfo)
+    names = distinct_names(metainfo['classes'])
     wanted = wanted_classes(classes, prior, tuple(names))
     drawn = _draw(model, dataset, wanted, per_class, seed, split if progress else '')
     device = next(model.parameters()).device

@@ -32,7 +32,7 @@ from .config_changes import (
     set_work_dir,
 )
 from .empty_split import naming_empty_split
-from .trained_model import check_fits, check_labels, check_trained_classes, trained_classes
+from .trained_model import check_fits, check_labels
 
 
 def train(
@@ -68,6 +68,10 @@ def train(
         set_mixed_precision(cfg)
     _check_readable(cfg)
     runner = _build_runner(cfg, launcher)
+    for split in ('train', 'val'):
+        if cfg.get(f'{split}_dataloader') is not None:
+            with naming_empty_split(split, cfg[f'{split}_dataloader'].dataset) as check_length:
+                check_length(getattr(runner, f'{split}_loop').dataloader.dataset)
     runner.train()
     return runner
 
@@ -112,7 +116,7 @@ def test(
     cfg = read_config(config, options)
     _check_test_parts(cfg)
     set_work_dir(cfg, work_dir)
-    content, state = read_checkpoint(checkpoint)
+    _, state = read_checkpoint(checkpoint)
     cfg.load_from = str(checkpoint)
     cfg.resume = False
     own_type = cfg.model['type']
@@ -132,15 +136,13 @@ def test(
         model = model.module
     if isinstance(model, BaseSegmentor):  # whole: neither sharded nor still to be built
         check_fits(model, state, checkpoint)
-    classes = trained_classes(content)
-    del content, state
-    with naming_empty_split('test', cfg.test_dataloader.dataset):
+    del state
+    with naming_empty_split('test', cfg.test_dataloader.dataset) as check_length:
         loop: Any = runner.test_loop
+        check_length(loop.dataloader.dataset)
     metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', [])
     if any(isinstance(metric, IoUMetric) and not metric.format_only for metric in metrics):
-        dataset = loop.dataloader.dataset
-        check_trained_classes(classes, getattr(dataset, 'metainfo', {}).get('classes'))
-        check_labels(dataset, 'test')
+        check_labels(loop.dataloader.dataset, 'test')
     values = runner.test()
     if is_switched:
         _say_how_read(runner, model)
@@ -182,6 +184,9 @@ def _check_readable(cfg: Config) -> None:
 
 def _build_runner(cfg: Config, launcher: str) -> Runner:
     cfg.launcher = launcher
+    # In mmsegmentation's scope it comes by itself.
+    own = {'runtime_info': dict(type='mmseg.RuntimeInfoHook')}
+    cfg.default_hooks = {**own, **(cfg.get('default_hooks') or {})}
     if launcher == 'pytorch' and not torch.cuda.is_available():
         if not torch.distributed.is_initialized():
             # mmengine would join by nccl; it takes a group that is there as it is.

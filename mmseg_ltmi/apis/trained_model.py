@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,16 @@ from mmseg.registry import DATASETS, MODELS
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmseg_ltmi.core.priors import ClassPrior, build_class_prior
-from mmseg_ltmi.core.priors.dataset_parts import first_part
+from mmseg_ltmi.core.priors import ClassPrior, PriorBuffer, build_class_prior
+from mmseg_ltmi.core.priors.dataset_parts import unwrapped
 from mmseg_ltmi.core.priors.label_histogram import LABEL_MAPS
-from mmseg_ltmi.core.priors.label_space import check_same_classes
+from mmseg_ltmi.core.priors.label_space import check_trained_on
 from mmseg_ltmi.core.progress import progress_bar
-from mmseg_ltmi.evaluation.metric_prior import check_classes
-from mmseg_ltmi.models.checkpoint_file import read_checkpoint
+from mmseg_ltmi.engine.hooks.run_checks import check_ignore_index
+from mmseg_ltmi.evaluation.metric_prior import check_classes, check_reading
+from mmseg_ltmi.models.checkpoint_file import read_checkpoint, trained_labels
+from mmseg_ltmi.models.segmentors import last_head
+from mmseg_ltmi.models.segmentors.ltmi_segmentors import unknown_prior
 
 from .config_changes import is_a, unwrapped_configs, with_operating_point
 from .empty_split import naming_empty_split
@@ -39,13 +42,12 @@ def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
     """The config's model with the checkpoint's weights, on the CPU, ready to predict.
 
     It gives the natural posterior: a ``tau_test`` of the config and an operating point, of the
-    config or the checkpoint, are left out. Its ``trained_classes`` are those of the checkpoint,
-    None if that names none.
+    config or the checkpoint, are left out. Its ``trained_labels`` are those of the checkpoint.
 
     Raises:
         FileNotFoundError: no such checkpoint.
         ValueError: a file that is no checkpoint, or one of another model, such as one with another
-            number of classes.
+            number of classes, or one whose scores hold a prior that is not known.
     """
     options = with_operating_point(cfg.model)
     options['operating_point'] = None
@@ -53,9 +55,11 @@ def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
     content, state = read_checkpoint(checkpoint)
     check_fits(model, state, checkpoint)
     load_state_dict(model, state)
+    if text := unknown_prior(model):
+        raise ValueError(f'{checkpoint}: {text}')
     model.reader.reset_point()
     model.reader.tau_test = 0.0
-    model.trained_classes = trained_classes(content)
+    model.trained_labels = trained_labels(content)
     return revert_sync_batchnorm(model).eval()
 
 
@@ -88,34 +92,6 @@ def _is_needed(name: str) -> bool:
     # A stock checkpoint has none of ours, and testing uses no auxiliary head.
     optional = {'contrast', 'score_reader', 'teacher', 'auxiliary_head', 'online_counts'}
     return not optional & set(name.split('.')) and not name.endswith('num_batches_tracked')
-
-
-def trained_classes(content: Mapping[str, Any]) -> list[str] | None:
-    """The classes that a checkpoint was trained on, as :func:`read_checkpoint` reads it."""
-    meta = content.get('meta')
-    if not isinstance(meta, Mapping):
-        return None
-    data = meta.get('dataset_meta')
-    # mmsegmentation 0.x wrote CLASSES.
-    found = data.get('classes') if isinstance(data, Mapping) else meta.get('CLASSES')
-    return [str(name) for name in found] if isinstance(found, (list, tuple)) else None
-
-
-def check_trained_classes(trained: Sequence[str] | None, classes: Sequence[Any] | None) -> None:
-    """Raise ValueError where a checkpoint was trained on other classes than a data set has.
-
-    Args:
-        trained: of :func:`trained_classes`; None is not compared.
-        classes: of the data set; likewise.
-    """
-    check_same_classes(
-        trained,
-        classes and [str(name) for name in classes],
-        ('the checkpoint', 'the data set'),
-        "give the data set the checkpoint's classes in its order (metainfo=dict(classes=...)), or "
-        'the checkpoint that was trained on those of the data set',
-        strict=False,
-    )
 
 
 def split_dataset(cfg: Config, split: str) -> Any:
@@ -154,7 +130,7 @@ def _once(dataset: Any) -> Any:
 
 def metainfo_of(dataset: Any) -> dict[str, Any]:
     """That of a data set, or of the first one in a wrapper that has none, such as torch's."""
-    return (dataset if hasattr(dataset, 'metainfo') else first_part(dataset)).metainfo
+    return (dataset if hasattr(dataset, 'metainfo') else unwrapped(dataset)[0]).metainfo
 
 
 def split_loader(cfg: Config, split: str, num_workers: int | None = None) -> DataLoader:
@@ -228,6 +204,7 @@ def measure(
     """
     on_device: Any = model.to(get_device()).eval()
     dataset: Any = loader.dataset
+    check_ignore_index(last_head(model), [metric], dataset, 'the data set')
     evaluator = Evaluator(metric)
     evaluator.dataset_meta = metainfo_of(dataset)
     steps = len(loader) if progress else None
@@ -238,8 +215,22 @@ def measure(
     evaluator.evaluate(len(dataset))
 
 
+def check_trained(
+    model: nn.Module, metainfo: Mapping[str, Any], checkpoint: str = 'the checkpoint'
+) -> None:
+    """Raise ValueError where a model was trained on other classes than a data set has.
+
+    Args:
+        model: of :func:`load_model`.
+        metainfo: of the data set.
+        checkpoint: the model's, for the message.
+    """
+    trained = getattr(model, 'trained_labels', {})
+    check_trained_on(trained, metainfo, (checkpoint, 'the data set'))
+
+
 def class_prior_of(
-    named: Any, cfg: Config, model: nn.Module, classes: tuple[str, ...]
+    named: Any, cfg: Config, model: nn.Module, metainfo: Mapping[str, Any]
 ) -> ClassPrior:
     """The named prior, else that of the model and its checkpoint, else that of an evaluator.
 
@@ -247,13 +238,15 @@ def class_prior_of(
         named: as for LogitAdjustedLoss.
         cfg: whose evaluators may name one.
         model: of :func:`load_model`.
-        classes: of the data set, C names.
+        metainfo: of the data set, with C ``classes``.
 
     Raises:
-        ValueError: there is none, or it is not C long, or it or the checkpoint is of other classes.
+        ValueError: there is none, or it is not C long, or it or the checkpoint is of other classes,
+            or it is of labels that were read otherwise.
         FileNotFoundError: no such name or file.
     """
-    check_trained_classes(getattr(model, 'trained_classes', None), classes)
+    check_trained(model, metainfo)
+    classes = tuple(metainfo['classes'])
     found, whose = named, 'the class prior'
     if found is None:
         whose = "the model's class prior"
@@ -278,4 +271,8 @@ def class_prior_of(
             'data set that the model was trained for, or a prior of its classes'
         )
     check_classes(prior, classes, whose)
+    check_reading(prior, metainfo, whose)
+    for part in model.modules():  # a stock checkpoint is read by the prior of the config
+        if isinstance(part, PriorBuffer) and part.class_prior is not None:
+            check_classes(part.class_prior, classes, part.name)
     return ClassPrior(prior.pixel_counts, classes, prior.image_counts, source=prior.source)

@@ -5,14 +5,15 @@ Both hooks run under ``load_state_dict`` and under mmengine's own loader.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 BeforeLoad = Callable[[Any, dict[str, Tensor], str], None]
-OTHER_CLASSES: list[Callable[[], bool]] = []
-"""Each says whether the state dict that is being loaded is known to be of other classes."""
+OF_SINGLE_CLASSES = re.compile(r'\.queue\.|(^|\.)online_counts$|\.log_prior$')
+"""Names of what is of single classes and is not learned: keys, counts, and a prior."""
 
 
 def before_load(module: nn.Module, adapt: BeforeLoad) -> None:
@@ -28,9 +29,12 @@ def after_load(module: nn.Module, refresh: Callable[[Any], None]) -> None:
     module.register_load_state_dict_post_hook(_Refresher(refresh))
 
 
-def is_of_other_classes() -> bool:
-    """Whether what is loaded of single classes, such as keys and counts, would be of others."""
-    return any(says() for says in OTHER_CLASSES)
+def forget_classes(state_dict: dict[str, Tensor]) -> list[str]:
+    """Drop what a module must not take from a model of other classes; the names of it."""
+    dropped = [name for name in state_dict if OF_SINGLE_CLASSES.search(name)]
+    for name in dropped:
+        del state_dict[name]
+    return dropped
 
 
 def keep_own_where_absent(module: nn.Module, state_dict: dict[str, Tensor], prefix: str) -> None:

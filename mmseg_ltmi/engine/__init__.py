@@ -9,6 +9,7 @@ from .hooks import (  # noqa: E402
     ClassPriorHook,
     ContrastWarmupHook,
     LongTailVisualizationHook,
+    LTMIRuntimeInfoHook,
     StepSeedHook,
 )
 
@@ -16,6 +17,7 @@ __all__ = [
     'CPURunner',
     'ClassPriorHook',
     'ContrastWarmupHook',
+    'LTMIRuntimeInfoHook',
     'LongTailVisualizationHook',
     'StepSeedHook',
 ]

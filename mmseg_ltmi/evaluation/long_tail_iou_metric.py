@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mmseg_ltmi.core.class_names import distinct_names, shortened
 from mmseg_ltmi.core.posterior import decision_areas, labels_or_spare
+from mmseg_ltmi.core.priors.label_space import check_ignored_is_free
 from mmseg_ltmi.prior_message import announced_prior
 
 from .area_rows import class_rows
@@ -79,6 +80,8 @@ class LongTailIoUMetric(IoUMetric):
         """Store the areas of each image."""
         if not self.results:  # once an evaluation
             self._has_warned = False
+            num_classes = len(self.dataset_meta['classes'])
+            check_ignored_is_free(self.ignore_index, num_classes, type(self).__name__)
         super().process(data_batch, data_samples)
         if self.format_only or self._has_warned:
             return

@@ -38,8 +38,7 @@ def read_metric_prior(class_prior: Any, dataset_meta: Mapping[str, Any]) -> Clas
             raise
         print_log(f"the metric takes the model's class prior: {error}", 'current', logging.WARNING)
         return None
-    who = (f"the metric's class_prior ({_source(prior)})", 'the data set')
-    check_same_reading(prior.labels, labels_of(dataset_meta), who, REMEDY)
+    check_reading(prior, dataset_meta)
     return prior
 
 
@@ -49,6 +48,14 @@ def check_classes(
     """Raise ValueError where a prior has other classes than a data set, see check_same_classes."""
     who = (f'{name} ({_source(prior)})', 'the data set')
     check_same_classes(prior.classes, classes, who, REMEDY, strict=False)
+
+
+def check_reading(
+    prior: ClassPrior, metainfo: Mapping[str, Any], name: str = "the metric's class_prior"
+) -> None:
+    """Raise ValueError where a prior counted labels that a data set reads otherwise."""
+    who = (f'{name} ({_source(prior)})', 'the data set')
+    check_same_reading(prior.labels, labels_of(metainfo), who, REMEDY)
 
 
 def check_log_prior(prior: ClassPrior, model: ClassPrior) -> None:

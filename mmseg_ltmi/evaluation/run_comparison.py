@@ -18,6 +18,8 @@ from .per_class import COLUMNS, number, summary, what_is_left_out
 SEED = re.compile(r'[-_.](?:seed|s)[-_]?(\d+)$')
 """What the name of a run ends in when runs differ by seed only: -seed0, _s1, .seed_2."""
 
+TEST = 'mmseg-ltmi test CONFIG CHECKPOINT --per-class FILE'
+
 
 class ScoredRun(NamedTuple):
     """A run's rows per class, as LongTailIoUMetric writes them.
@@ -73,7 +75,7 @@ def read_run(path: str | Path, pattern: re.Pattern = SEED, reading: str = '') ->
             how = (
                 'read it so with mmseg-ltmi choose'
                 if reading
-                else 'evaluate it with LongTailIoUMetric, or with mmseg-ltmi test --per-class'
+                else f'evaluate it with LongTailIoUMetric, or with {TEST}'
             )
             raise FileNotFoundError(f'{path} holds no {names[0].replace("*", "")}: {how}')
         file = max(found, key=lambda f: f.stat().st_mtime)
@@ -100,7 +102,8 @@ def _rows(file: Path) -> list[dict[str, Any]]:
             raise ValueError('no class')
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f'{file} is no file of rows per class ({error!r}): write it with LongTailIoUMetric'
+            f'{file} is no file of rows per class ({error!r}): write it with LongTailIoUMetric or '
+            f'with {TEST}'
         ) from error
     return rows
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,4 +56,23 @@ def read_checkpoint(path: str | Path, where: str = '') -> tuple[dict[str, Any], 
             kind = type(value).__name__
             raise ValueError(f'{where}{path} holds a {kind} as {name!r:.80}: {NEEDED}')
     # DistributedDataParallel puts it before the names of what it wraps.
-    return content, {name.removeprefix('module.'): value for name, value in state.items()}
+    named: Any = OrderedDict((name.removeprefix('module.'), v) for name, v in state.items())
+    if hasattr(state, '_metadata'):
+        named._metadata = state._metadata
+    return content, named
+
+
+def trained_labels(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint, as :func:`read_checkpoint` reads it, says of the labels of its training.
+
+    Some of ``classes`` and ``reduce_zero_label``, as in the metainfo of a data set.
+    """
+    meta = content.get('meta')
+    meta = meta if isinstance(meta, Mapping) else {}
+    data = meta.get('dataset_meta')
+    # mmsegmentation 0.x wrote CLASSES.
+    found = data if isinstance(data, Mapping) else {'classes': meta.get('CLASSES')}
+    known = {key: found.get(key) for key in ('classes', 'reduce_zero_label')}
+    if not isinstance(known['classes'], (list, tuple)):
+        del known['classes']
+    return known

@@ -3,6 +3,7 @@
 from mmengine.config import Config
 from tiny import demo_run
 
+from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.cli import main
 
 OURS = {
@@ -22,7 +23,7 @@ def with_scope(value):
     return [with_scope(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
-def test_the_scope_of_another_project_and_paths_with_spaces_and_commas(tmp_path):
+def test_the_scope_of_another_project_and_paths_with_spaces_and_commas(tmp_path, capsys):
     folder = tmp_path / 'my runs, all'
     folder.mkdir()
     cfg = demo_run(folder / 'first', 1)
@@ -57,3 +58,9 @@ def test_the_scope_of_another_project_and_paths_with_spaces_and_commas(tmp_path)
     assert main([*browse, '--classes', 'background']) == 0
     assert main(['explain', yaml, checkpoint, '--class-prior', prior]) == 0
     assert (work / 'operating_point/operating_point.json').is_file()
+
+    counted = ClassPrior.load(prior)
+    ClassPrior(counted.pixel_counts, counted.classes[::-1]).save(folder / 'turned.json')
+    turned = f'model.decode_head.loss_decode.class_prior="{folder}/turned.json"'
+    assert main(['train', file, '--work-dir', str(work), '--cfg-options', turned]) == 1
+    assert 'have their classes in another order' in capsys.readouterr().err

@@ -90,7 +90,7 @@ def test_the_newest_file_counts_and_an_absent_class_is_no_zero(tmp_path):
 
 def test_bad_input(tmp_path):
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(FileNotFoundError, match='holds no per_class.json'):
+    with pytest.raises(FileNotFoundError, match='holds no per_class.json.*--per-class FILE'):
         read_run(tmp_path / 'empty')
     with pytest.raises(FileNotFoundError, match='there is no run'):
         read_run(tmp_path / 'none')

@@ -1,8 +1,7 @@
 """A class prior is of the train set's classes and labels, or training does not begin."""
 
-import itertools
+import copy
 
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -10,65 +9,20 @@ from mmengine.runner import Runner
 from mmseg.apis import inference_model, init_model
 from mmseg.datasets import ADE20KDataset, CityscapesDataset
 from mmseg.registry import DATASETS, METRICS, MODELS
-from PIL import Image
+from own_data import NAMES, TURNED, config, data, write_data
 from tiny import COUNTS, batch, segmentor
 
 from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.core import LogitAdjustedLoss
 from mmseg_ltmi.datasets import CamVidDataset
 
-NUMBER = itertools.count()
-NAMES = ['road', 'Traffic_Light', 'pole', 'bike']
-TURNED = ['road', 'pole', 'traffic light', 'bike']
-PIPELINE = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='PackSegInputs'),
-]
-
 
 @pytest.fixture(autouse=True)
 def root(tmp_path, monkeypatch):
-    """The working directory, with a data set of four images and labels 0..3."""
-    rng = np.random.default_rng(0)
-    for folder in ('img', 'ann', 'configs'):
-        (tmp_path / folder).mkdir()
-    for i in range(4):
-        image = rng.integers(0, 255, (24, 24, 3), np.uint8)
-        labels = rng.choice(4, (24, 24), p=[0.7, 0.2, 0.07, 0.03]).astype(np.uint8)
-        Image.fromarray(image).save(tmp_path / f'img/{i}.jpg')
-        Image.fromarray(labels).save(tmp_path / f'ann/{i}.png')
+    """The working directory, with a data set."""
+    write_data(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def data(**options):
-    folders = dict(img_path='img', seg_map_path='ann')
-    own = dict(metainfo=dict(classes=NAMES), data_prefix=folders, pipeline=PIPELINE)
-    return {'type': 'BaseSegDataset', **own, **options}
-
-
-def config(class_prior, dataset=None, head=None, hook=False, **model):
-    loss = dict(type='LogitAdjustedLoss', class_prior=class_prior)
-    contrast = dict(queue=dict(size=64), sampler=dict(num_samples=32))
-    head = dict(loss_decode=loss, contrast=contrast, **(head or {}))
-    loader = dict(batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler'))
-    return Config(
-        dict(
-            default_scope='mmseg',
-            model=segmentor(head=head, **model),
-            train_dataloader=dict(dataset=dataset or data(), **loader),
-            test_pipeline=[PIPELINE[0], PIPELINE[2]],
-            work_dir='work',
-            optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01)),
-            train_cfg=dict(type='IterBasedTrainLoop', max_iters=1),
-            default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1)),
-            custom_hooks=[dict(type='ClassPriorHook')] if hook else [],
-            custom_imports=dict(imports=['mmseg_ltmi']),
-            log_level='ERROR',
-            experiment_name=f'prior-{next(NUMBER)}',
-        )
-    )
 
 
 def train(*args, **options):
@@ -262,7 +216,7 @@ def test_scores_that_nothing_explains_are_not_read(kind):
 def test_a_prior_beside_the_config_is_found(root):
     config('prior.json').dump(root / 'configs/own.py')
     cfg = Config.fromfile(root / 'configs/own.py')
-    both = f'tried {root}/prior.json and {root}/configs/prior.json'
+    both = f'tried {root}/configs/prior.json; .* in the working directory, {root}, '
     with pytest.raises(FileNotFoundError, match=both):
         Runner.from_cfg(cfg).train()
     ClassPrior(COUNTS[::-1]).save(root / 'configs/prior.json')
@@ -275,8 +229,27 @@ def test_a_prior_beside_the_config_is_found(root):
     ClassPrior(COUNTS).save(root / 'prior.json')
     model = init_model('configs/own.py', device='cpu')
     torch.testing.assert_close(model.decode_head.log_prior, ClassPrior(COUNTS).log_probs())
-    with pytest.raises(FileNotFoundError, match=rf'tried {root}/configs/x.json\)'):
+    with pytest.raises(FileNotFoundError, match=rf'tried {root}/configs/x.json;'):
         ClassPrior.load(root / 'configs/x.json')
+
+
+def test_each_config_has_the_prior_beside_it(root):
+    """Also in a metric, in a list of heads, and whatever was read since."""
+    for folder, counts in (('one', COUNTS), ('other', COUNTS[::-1])):
+        cfg = config('prior.json')
+        make_cascade(cfg)
+        cfg.val_evaluator = [dict(type='LongTailIoUMetric', class_prior='prior.json')]
+        cfg.published = [dict(class_prior=name) for name in ('camvid', 'online', None)]
+        (root / folder).mkdir()
+        cfg.dump(root / folder / 'own.py')
+        ClassPrior(counts).save(root / folder / 'prior.json')
+    one, other = (Config.fromfile(root / folder / 'own.py') for folder in ('one', 'other'))
+    for cfg, counts in ((one, COUNTS), (other, COUNTS[::-1])):
+        head = MODELS.build(copy.deepcopy(cfg).model).decode_head[0]
+        torch.testing.assert_close(head.log_prior, ClassPrior(counts).log_probs())
+        file = cfg.val_evaluator[0].class_prior
+        assert ClassPrior.load(file).pixel_counts.tolist() == counts
+        assert [part.class_prior for part in cfg.published] == ['camvid', 'online', None]
 
 
 # What is not a class
@@ -339,16 +312,22 @@ def test_a_label_of_a_file_is_blamed_on_the_file():
 # Fine-tuning
 
 
-@pytest.mark.parametrize('how', ['load_from', 'resume'])
+@pytest.mark.parametrize('how', ['load_from', 'resume', 'resume with EMAHook'])
 @pytest.mark.parametrize('classes, kept', [(NAMES, True), (TURNED, False)])
 def test_nothing_stays_of_classes_that_have_moved(how, classes, kept):
-    rare = data(indices=[0])
-    counted = train('online', rare).decode_head.loss_decode.online_counts
-    cfg = config('online', data(indices=[0], metainfo=dict(classes=classes)))
-    cfg.load_from, cfg.resume, cfg.work_dir = 'work/iter_1.pth', how == 'resume', 'tuned'
-    cfg.train_cfg.max_iters = 1 + cfg.resume
-    runner = Runner.from_cfg(cfg)
-    runner.train()
+    def run(names, **options):
+        cfg = config('online', data(indices=[0], metainfo=dict(classes=names)))
+        cfg.model.decode_head.loss_decode.num_classes = len(names)
+        cfg.custom_hooks = [dict(type='EMAHook')] if how.endswith('EMAHook') else []
+        cfg.update(options)
+        cfg.train_cfg.max_iters = 1 + cfg.get('resume', False)
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+        return runner
+
+    counted = run(NAMES).model.decode_head.loss_decode.online_counts
+    resume = how != 'load_from'
+    runner = run(classes, load_from='work/iter_1.pth', resume=resume, work_dir='tuned')
     head = runner.model.decode_head
     # Both train on two copies of one image, so that a step counts the same.
     torch.testing.assert_close(head.loss_decode.online_counts, counted * (1 + kept))

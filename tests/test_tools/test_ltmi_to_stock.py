@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import ConfigDict
+from mmengine.runner.checkpoint import load_checkpoint
 from mmseg.registry import MODELS
 from tiny import batch, segmentor
 
@@ -40,6 +42,44 @@ def test_stock_head_predicts_the_same(tmp_path, tau):
     assert_same_predictions(checkpoint['state_dict'], ours)
 
 
+def test_a_loss_with_a_prior_does_not_shift_converted_scores_again(tmp_path, caplog, capsys):
+    torch.manual_seed(0)
+    ours = MODELS.build(ConfigDict(segmentor())).eval()
+    torch.save({'state_dict': ours.state_dict(), 'meta': {}}, tmp_path / 'a.pth')
+    convert(tmp_path / 'a.pth', tmp_path / 'b.pth')
+    stock = segmentor(ltmi=False)
+    teacher = dict(config=dict(model=stock), checkpoint=str(tmp_path / 'b.pth'))
+    student = dict(type='DistilledEncoderDecoder', teacher=teacher, alpha=1.0)
+    assert not student_of(student).teacher.natural_shift.any()
+    inputs, samples = batch()
+    with torch.no_grad():
+        expected = ours.predict(inputs)[0].seg_logits.data
+        for kind in ('EncoderDecoder', 'LTMIEncoderDecoder'):
+            model = MODELS.build(ConfigDict({**stock, 'type': kind}))
+            capsys.readouterr()
+            load_checkpoint(model.eval(), str(tmp_path / 'b.pth'))
+            assert 'unexpected key' not in capsys.readouterr().out
+            torch.testing.assert_close(model.predict(inputs)[0].seg_logits.data, expected)
+        # What this loss trained is shifted, as ever.
+        state = torch.load(tmp_path / 'b.pth')['state_dict']
+        torch.save({'state_dict': dict(state)}, tmp_path / 'c.pth')
+        model = MODELS.build(ConfigDict({**stock, 'type': kind})).eval()
+        load_checkpoint(model, str(tmp_path / 'c.pth'))
+        shifted = model.predict(inputs)[0].seg_logits.data - expected
+        log_prior = model.decode_head.loss_decode.log_prior
+        torch.testing.assert_close(shifted[:, 0, 0], log_prior, atol=1e-3, rtol=0)
+    # Training tells it of its own loss.
+    load_checkpoint(model, str(tmp_path / 'b.pth'))
+    model.train().loss(inputs, samples)
+    torch.testing.assert_close(model.reader.natural_shift, log_prior)
+
+
+def student_of(options):
+    student = MODELS.build(segmentor(**options))
+    student.teacher.load()
+    return student
+
+
 def test_tool(tmp_path):
     torch.save(ltmi_head().state_dict(), tmp_path / 'a.pth')
     command = [sys.executable, TOOL, tmp_path / 'a.pth', tmp_path / 'b.pth', '--tau-test', '1']
@@ -47,6 +87,8 @@ def test_tool(tmp_path):
     assert done.returncode == 0 and 'read at tau_test=1' in done.stdout, done.stderr
     done = subprocess.run([*command[:2], tmp_path / 'b.pth', 'c'], capture_output=True, text=True)
     assert done.returncode == 1 and 'b.pth: it has no LTMI head' in done.stderr
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and 'b.pth exists' in done.stderr and 'give --force' in done.stderr
 
 
 def of_earlier_version(state):

@@ -190,6 +190,24 @@ def test_browse_tail(folder, capsys):
     assert '2 images' in capsys.readouterr().out and page.stat().st_size > 20000
     assert main(['browse', *files, *more, 'cat', '--force']) == 1
     assert "unknown classes ['cat']" in capsys.readouterr().err
+    page.unlink()
+    assert main(['browse', *files, *more[:2]]) == 0 and page.is_file()  # beside the checkpoint
+    assert main(['browse', *files, *more[:2]]) == 1 and 'give --force' in capsys.readouterr().err
+
+
+def test_browse_two_of_a_name(folder, cfg, tmp_path):
+    other = tmp_path / folder.name / 'small.pth'
+    other.parent.mkdir()
+    content = torch.load(folder / 'small.pth')
+    classes = LongTailShapesDataset.METAINFO['classes']
+    content['meta'] = dict(dataset_meta=dict(classes=classes))
+    torch.save(content, other)
+    page = browse(cfg, [folder / 'small.pth', other], num_images=1)
+    assert len(page.images[0].maps) == 3  # the label, and one of each
+    content['meta']['dataset_meta']['classes'] = classes[::-1]
+    torch.save(content, other)
+    with pytest.raises(ValueError, match=f'{folder.name}/small.pth.* in another order'):
+        browse(cfg, [folder / 'small.pth', other], num_images=1)
 
 
 def test_explain_classes(folder, cfg, capsys):
@@ -287,16 +305,22 @@ def test_the_prior_is_of_the_classes_of_the_data_set(folder, cfg):
     model = load_model(read_config(cfg), folder / 'small.pth')
     prior = ClassPrior.load(folder / 'prior.json')
     classes = prior.classes
-    assert class_prior_of(None, cfg, model, classes).classes == classes
+    meta = dict(classes=classes, reduce_zero_label=False, label_map=None)
+    assert class_prior_of(None, cfg, model, meta).classes == classes
     turned = ClassPrior(prior.pixel_counts, classes[::-1])
     with pytest.raises(ValueError, match='their classes in another order'):
-        class_prior_of(turned, cfg, model, classes)
+        class_prior_of(turned, cfg, model, meta)
+    reduced = ClassPrior(prior.pixel_counts, classes, labels=dict(reduce_zero_label=True))
+    with pytest.raises(
+        ValueError, match='class prior .*=True, the data set has reduce_zero_label=F'
+    ):
+        choose(cfg, folder / 'small.pth', class_prior=reduced)
     model.reader.log_prior.fill_(torch.nan)
     cfg.test_evaluator = [dict(type='IoUMetric'), dict(type='x', class_prior=[1] * 13)]
-    assert class_prior_of(None, cfg, model, classes).pixel_counts.tolist() == [1] * 13
+    assert class_prior_of(None, cfg, model, meta).pixel_counts.tolist() == [1] * 13
     cfg.test_evaluator = cfg.val_evaluator = None
     with pytest.raises(ValueError, match='no class prior is known.*mmseg-ltmi count'):
-        class_prior_of(None, cfg, model, classes)
+        class_prior_of(None, cfg, model, meta)
 
 
 def test_the_natural_posterior_is_measured_whatever_the_config_says(folder, cfg):
@@ -369,6 +393,6 @@ def test_a_data_set_with_classes_in_another_order_is_refused(folder, cfg, tmp_pa
 def test_a_prior_of_another_number_of_classes_than_the_data_set(folder, cfg):
     model = load_model(read_config(cfg), folder / 'small.pth')
     with pytest.raises(ValueError, match="the model's class prior has 13 classes, .* set has 2"):
-        class_prior_of(None, cfg, model, ('a', 'b'))
+        class_prior_of(None, cfg, model, dict(classes=('a', 'b')))
     with pytest.raises(ValueError, match='the class prior has 3 classes, the data set has 2'):
-        class_prior_of([3, 2, 1], cfg, model, ('a', 'b'))
+        class_prior_of([3, 2, 1], cfg, model, dict(classes=('a', 'b')))

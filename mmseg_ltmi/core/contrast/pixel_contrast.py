@@ -11,7 +11,7 @@ from ..distributed import rank_and_world_size
 from ..losses import GMLLoss
 from ..pixel_maps import gather_pixels, resize_features, resize_labels
 from ..priors import PriorBuffer, PriorUser
-from ..state_dict_hooks import before_load, is_of_other_classes, rename_keys
+from ..state_dict_hooks import before_load, rename_keys
 from .class_queue import ClassQueue
 from .pixel_sampler import ClassBalancedPixelSampler
 from .projection_head import ProjectionHead
@@ -197,7 +197,5 @@ def _adapt_to_own_keys(contrast: PixelContrast, state_dict: dict[str, Tensor], p
         reason = "the checkpoint's keys are embeddings, a teacher's are features, or vice versa"
     elif not contrast.prior.is_open and room.shape == own.shape and not torch.equal(room, own):
         reason = "the checkpoint's queue is shared out by another class prior"
-    elif is_of_other_classes():
-        reason = "the checkpoint's keys are of other classes than the train set's"
     if reason:
         contrast.queue.reject(state_dict, f'{prefix}queue.', reason)

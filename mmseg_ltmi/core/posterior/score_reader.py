@@ -14,6 +14,8 @@ from .operating_point import OperatingPoint
 
 MEMORY = 'memory.'
 """What the keys of a memory begin with, in a reader's state dict."""
+IS_READ = 'is_read'
+"""In torch's metadata of a state dict, where the reader would be: the scores hold their shift."""
 
 
 class ScoreReader(nn.Module):
@@ -82,6 +84,13 @@ class ScoreReader(nn.Module):
             if new is not None and new.shape == own.shape:
                 own.copy_(new)
                 self.has_shift |= own is self.natural_shift
+
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any
+    ) -> None:
+        if local_metadata.get(IS_READ) and f'{prefix}natural_shift' not in state_dict:
+            state_dict[f'{prefix}natural_shift'] = torch.zeros_like(self.natural_shift)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def forget_shift(self) -> None:
         """From now on it is not known what the scores mean, and they are read as they are."""

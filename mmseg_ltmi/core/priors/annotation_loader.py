@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from .label_histogram import ImageCount, count_histogram, label_histogram, map_histogram
+from .label_histogram import (
+    MAX_LABEL,
+    ImageCount,
+    LabelMapError,
+    count_histogram,
+    label_histogram,
+    map_histogram,
+)
 
 
 def find_label_loader(dataset: Any) -> Any:
@@ -42,8 +49,13 @@ def label_path(info: dict) -> str:
 
 def count_image(info: dict, load: Any, num_classes: int, ignore_index: int) -> ImageCount:
     """Count the label map that the LoadAnnotations ``load`` reads for a data info."""
-    read = _read_mapped if _maps_values(load, info) else _read
-    return count_histogram(label_path(info), lambda: read(load, info), num_classes, ignore_index)
+
+    def read() -> np.ndarray:
+        if _is_mmseg_own(load):
+            _check_bits(info.get('seg_map_path'))
+        return _read_mapped(load, info) if _maps_values(load, info) else _read(load, info)
+
+    return count_histogram(label_path(info), read, num_classes, ignore_index)
 
 
 def _read(load: Any, info: dict) -> np.ndarray:
@@ -52,12 +64,35 @@ def _read(load: Any, info: dict) -> np.ndarray:
 
 def _maps_values(load: Any, info: dict) -> bool:
     # mmsegmentation's own replaces values, each pixel by itself; what a subclass does is unknown.
-    kind = type(load)
     return (
-        (kind.__module__, kind.__name__) == ('mmseg.datasets.transforms.loading', 'LoadAnnotations')
+        _is_mmseg_own(load)
         and load.reduce_zero_label in (None, info['reduce_zero_label'])
         and all(0 <= v < 256 for pair in (info.get('label_map') or {}).items() for v in pair)
     )
+
+
+def _is_mmseg_own(load: Any) -> bool:
+    kind = type(load)
+    own = ('mmseg.datasets.transforms.loading', 'LoadAnnotations')
+    return (kind.__module__, kind.__name__) == own
+
+
+def _check_bits(path: Any) -> None:
+    # Pillow is what mmsegmentation reads labels with; a file that it cannot open is said later.
+    try:
+        from PIL import Image
+
+        with Image.open(path) as image:
+            labels = np.asarray(image) if image.mode.startswith('I') else np.empty(0, np.int32)
+    except Exception:  # also of a file that is not local
+        return
+    lost = labels[(labels > 255) & (labels != MAX_LABEL)]  # 65535 becomes 255, no class in both
+    if lost.size:
+        raise LabelMapError(
+            f"it has the label {lost.max()}, of which mmsegmentation's LoadAnnotations keeps 8 "
+            f'bits, {lost.max() % 256}: number the labels up to 255, or derive a LoadAnnotations '
+            'that keeps 16'
+        )
 
 
 def _read_mapped(load: Any, info: dict) -> np.ndarray:

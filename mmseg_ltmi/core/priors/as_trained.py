@@ -24,6 +24,7 @@ from .dataset_parts import (
 )
 from .fingerprint import describe
 from .label_histogram import ImageCount, count_histogram, label_histogram
+from .label_space import check_ignored_is_free
 
 
 def count_as_trained(
@@ -64,6 +65,7 @@ def count_as_trained(
         dataset.full_init()
     parts = dataset_parts(dataset)
     classes = common_classes(parts)
+    check_ignored_is_free(own_ignore_index(parts[0].dataset), len(classes), 'the data set')
     source = f'counted as trained over {describe(dataset)}, {num_samples} samples, seed {seed}'
     total = LabelCounts(len(classes), classes, source)
     total.labels = common_labels(parts)

@@ -162,8 +162,7 @@ class ClassPrior:
     def load(cls, name: str | Path) -> ClassPrior:
         """Read a published prior ('ade20k', 'cityscapes', 'camvid', 'nyuv2') or a file.
 
-        A relative path is looked up in the working directory, and then in the folder of the config
-        that a model is built or a run is started from.
+        A relative path is looked up in the working directory; in a config file, then beside it.
 
         Raises:
             FileNotFoundError: no such name and no such file.

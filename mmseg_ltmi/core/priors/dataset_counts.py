@@ -13,6 +13,7 @@ from .counting import LabelCounts, count_in_batches
 from .dataset_parts import common_classes, common_labels, dataset_parts, own_ignore_index
 from .fingerprint import describe_part, image_keys
 from .label_histogram import ImageCount
+from .label_space import check_ignored_is_free
 
 
 def count_dataset_labels(
@@ -41,6 +42,7 @@ def count_dataset_labels(
 
         for part in parts:
             index = own_ignore_index(part.dataset) if ignore_index is None else ignore_index
+            check_ignored_is_free(index, len(classes), type(part.dataset).__name__)
             keys = image_keys(part, index)  # before the files are read: a later change shows
             sources.append(describe_part(part, keys))
             missing = []

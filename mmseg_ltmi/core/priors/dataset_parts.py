@@ -82,13 +82,10 @@ def common_labels(parts: list[Part], ignore_index: int | None = None) -> dict[st
     return {k: v for k, v in found[0].items() if all(other.get(k) == v for other in found)}
 
 
-def first_part(dataset: Any) -> Any:
-    """The first data set inside a wrapped one; one that is not wrapped itself."""
-    while parts := getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]:
-        if parts[0] is None:
-            break
-        dataset = parts[0]
-    return dataset
+def unwrapped(dataset: Any) -> list[Any]:
+    """The data sets inside a wrapped one, of any kind; one that is not wrapped itself."""
+    parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    return [dataset] if parts[0] is None else [leaf for part in parts for leaf in unwrapped(part)]
 
 
 def own_ignore_index(dataset: Any) -> int:

@@ -19,6 +19,7 @@ from .label_histogram import (
     label_histogram,
     map_histogram,
 )
+from .label_space import check_ignored_is_free
 
 
 def count_label_files(
@@ -37,6 +38,7 @@ def count_label_files(
             f'paths is one path, {str(paths)!r:.200}: give a list of label files, such as '
             "sorted(Path('labels').glob('*.png'))"
         )
+    check_ignored_is_free(ignore_index, num_classes, 'the labels')
     files = [os.fspath(path) for path in paths]
     if not files:
         raise ValueError('paths is empty: check the folder and pattern that the files come from')

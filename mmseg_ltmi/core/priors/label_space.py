@@ -77,6 +77,53 @@ def check_same_reading(
             )
 
 
+def check_ignored_is_free(ignore_index: int, num_classes: int, who: str) -> None:
+    """Raise ValueError where the usual ignore_index, 255, is one of more than 255 classes."""
+    if ignore_index == 255 < num_classes:
+        raise ValueError(
+            f'{who} has {num_classes} classes and ignore_index=255, which is one of them and would '
+            'be left out: give the decode heads, the data sets and the metrics ignore_index=65535, '
+            'and model.data_preprocessor seg_pad_val=65535'
+        )
+
+
+def check_trained_on(
+    trained: Mapping[str, Any],
+    evaluated: Mapping[str, Any],
+    who: tuple[str, str],
+    unless: str = '',
+) -> None:
+    """What a network is judged on has the classes that it was trained on, under the same labels.
+
+    Label maps may differ, where files are numbered otherwise and lead to the same classes.
+
+    Args:
+        trained: ``classes`` and ``reduce_zero_label`` as in the metainfo of a data set; what one of
+            the two does not say is not compared.
+        evaluated: likewise.
+        who: what has them, for the message.
+        unless: how to go on with another ``reduce_zero_label``, for the message; without it there
+            is a warning and no error.
+
+    Raises:
+        ValueError: other classes, another order, or another ``reduce_zero_label``.
+    """
+    first, second = ([str(c) for c in meta.get('classes') or ()] for meta in (trained, evaluated))
+    remedy = (
+        f'give {who[1]} the classes of {who[0]} in its order (metainfo=dict(classes=...)), or take '
+        f'a checkpoint that was trained on those of {who[1]}'
+    )
+    check_same_classes(first, second, who, remedy, strict=False)
+    zero = READING[0]
+    read, other = (labels_of({zero: meta.get(zero)}) for meta in (trained, evaluated))
+    try:
+        check_same_reading(read, other, who, f'give both the same {zero}{unless}')
+    except ValueError as error:
+        if unless:
+            raise
+        logger.warning('%s, unless their files are numbered otherwise', error)
+
+
 def _plain(names: Sequence[str]) -> list[str]:
     letters = (''.join(c for c in name.casefold() if c.isalnum()) for name in names)
     return [plain or name for plain, name in zip(letters, names, strict=True)]

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..distributed import sum_over_ranks
-from ..state_dict_hooks import after_load, before_load, is_of_other_classes
+from ..state_dict_hooks import after_load, before_load
 from .class_prior import SMOOTHING, ClassPrior, build_class_prior
+from .label_space import check_ignored_is_free
 
 logger = logging.getLogger(__name__)
-CHECKS: list[Callable[[PriorBuffer], None]] = []
-"""Each is called with a prior that training is going to use, and may refuse it."""
-
-# torch 2.1 has none.
-_is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
 
 SAME = 1e-3
 """Two log-priors that differ by no more are one prior: files round, smoothing moves a little."""
@@ -50,7 +45,7 @@ class PriorBuffer(nn.Module):
     log_prior: Tensor
     online_counts: Tensor
     missing = ''
-    _is_checked = False
+    _has_warned = False
 
     def __init__(self, class_prior: Any, num_classes: int | None, name: str) -> None:
         super().__init__()
@@ -120,12 +115,8 @@ class PriorBuffer(nn.Module):
         Raises:
             FileNotFoundError: the file that was to give it is missing.
             RuntimeError: it is still open.
-            ValueError: it is of other classes than the train set.
         """
         self.check_found()
-        if not self._is_checked and not _is_compiling():
-            self.init_weights()
-            self._is_checked = True
         if self.is_open:
             raise RuntimeError(
                 f'{self.name} is None and nothing has filled it in: name a prior '
@@ -140,24 +131,30 @@ class PriorBuffer(nn.Module):
         if self.missing:
             raise FileNotFoundError(self.missing)
 
-    def init_weights(self) -> None:
-        """Refuse what no training can use; mmengine's Runner calls this before it trains."""
-        for check in CHECKS:
-            check(self)
-
     def check_ignore_index(self, ignore_index: int) -> None:
         """Raise ValueError where a label is a class in training and was none in counting.
 
-        Or the other way round. Nothing is compared where the prior does not say how labels were
-        read.
+        Or the other way round. Where a prior does not say what it ignored, there is a warning.
         """
+        check_ignored_is_free(ignore_index, self.log_prior.numel(), self.name)
         if self.class_prior is None:
             return
-        counted = self.class_prior.labels.get('ignore_index', ignore_index)
+        counted = self.class_prior.labels.get('ignore_index')
         counts = self.class_prior.pixel_counts
+        has_ignored = 0 <= ignore_index < len(counts) and counts[ignore_index] > 0
         if counted == ignore_index or not (
-            0 <= counted < len(counts) or (0 <= ignore_index < len(counts) and counts[ignore_index])
+            has_ignored or (counted is not None and 0 <= counted < len(counts))
         ):
+            return
+        if counted is None:
+            if not self._has_warned:
+                self._has_warned = True
+                logger.warning(
+                    '%s has %g for class %d (%s), which training ignores: make it 0 there, or '
+                    'count again with mmseg-ltmi count',
+                    *(self.describe(), counts[ignore_index], ignore_index),
+                    self.class_prior.names[ignore_index],
+                )
             return
         raise ValueError(
             f'{self.describe()} was counted with ignore_index={counted}, training has '
@@ -221,9 +218,7 @@ def _is_same(first: PriorBuffer, other: PriorBuffer) -> bool:
 
 def _take_length_of_counts(prior: PriorBuffer, state_dict: dict, prefix: str) -> None:
     saved = state_dict.get(f'{prefix}online_counts')
-    if saved is not None and is_of_other_classes():
-        state_dict[f'{prefix}online_counts'] = prior.online_counts
-    elif saved is not None:  # its length is known from the first batch on only
+    if saved is not None:  # its length is known from the first batch on only
         prior.online_counts = torch.zeros_like(saved, device=prior.online_counts.device)
 
 

@@ -30,10 +30,6 @@ class PriorUser(nn.Module):
         """Whether it waits for :meth:`set_class_prior`."""
         return self.prior.is_waiting
 
-    def init_weights(self) -> None:
-        """Refuse a prior that no training can use; mmengine's Runner calls this."""
-        self.prior.init_weights()
-
     def set_class_prior(self, class_prior: Any) -> None:
         """Set the prior, in any form that the argument takes."""
         self.prior.set(class_prior)

@@ -2,7 +2,6 @@
 
 from mmseg.registry import MODELS
 
-from mmseg_ltmi import running  # noqa: F401  which completes the core's priors
 from mmseg_ltmi.core.losses import (
     DistillationLoss,
     GMLLoss,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.structures import PixelData
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import CascadeEncoderDecoder, EncoderDecoder, SegTTAModel
@@ -52,6 +54,8 @@ class ScoreReadingMixin(_Segmentor):
         ValueError: an operating point of another model, a second one in the head's ``tau_test``,
             a head with a single sigmoid score.
     """
+
+    _has_said = False
 
     def __init__(self, *args: Any, operating_point: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -129,6 +133,7 @@ class ScoreReadingMixin(_Segmentor):
                 self._update_own_reader()
             if not reader.has_shift:  # and a prior file that would say it may be missing
                 check_priors_found(last_head(self))
+                self._say_unknown()
             seg_logits = reader(seg_logits)
         samples = super().postprocess_result(seg_logits, data_samples)
         if reader.has_iou_rule:
@@ -136,6 +141,12 @@ class ScoreReadingMixin(_Segmentor):
                 decided = reader.decide(sample.seg_logits.data, dim=0)
                 sample.pred_sem_seg = PixelData(data=decided[None])
         return samples
+
+    def _say_unknown(self) -> None:
+        text = unknown_prior(self)
+        if text and not self._has_said:
+            print_log(f'{text}: the scores are read as they are', 'current', logging.WARNING)
+        self._has_said = True
 
     def _check_weights(self) -> None:
         point = self._point
@@ -180,6 +191,20 @@ class LTMISegTTAModel(SegTTAModel):
                 mean = torch.stack(posteriors).mean(0)
                 prediction.pred_sem_seg = PixelData(data=reader.decide_posterior(mean, dim=0))
         return predictions
+
+
+def unknown_prior(model: nn.Module) -> str:
+    """That a stock head's loss shifted the scores by a prior which nothing says; '' otherwise."""
+    losses = losses_of(last_head(model))
+    trained = [loss for loss in losses if getattr(loss, 'loss_weight', 1) != 0]
+    is_open = any(getattr(loss, 'needs_class_prior', False) for loss in trained)
+    reader: Any = model.reader
+    if not is_open or isinstance(last_head(model), LTMIHeadMixin) or reader.has_shift:
+        return ''
+    return (
+        'the loss has class_prior=None, and the checkpoint does not hold what was counted: name '
+        'that prior in the config (class_prior.json in the work dir of the training)'
+    )
 
 
 def heads_of(model: nn.Module) -> list[BaseDecodeHead]:

@@ -105,8 +105,9 @@ class FrozenTeacher(Teacher):
     def load(self) -> EncoderDecoder:
         """Load the network, if it is not there."""
         if not self._loaded:
-            network, self._label_space = load_weights(self._model, self.checkpoint)
-            self.natural_shift.copy_(_natural_shift(network))
+            network, self._label_space, is_read = load_weights(self._model, self.checkpoint)
+            if not is_read:
+                self.natural_shift.copy_(_natural_shift(network))
             _keep_features_only(network)
             self._loaded.append(network.to(self.natural_shift))  # its device and dtype
         return self._loaded[0]
@@ -229,6 +230,9 @@ def build_teacher(teacher: Any, student: EncoderDecoder) -> Teacher:
 def _natural_shift(network: EncoderDecoder) -> Tensor:
     """What turns the network's raw scores into its natural log-posterior, float32 (C,)."""
     head = last_head(network)
+    reader: Any = getattr(network, 'reader', None)  # that of an LTMI segmentor knows best
+    if reader is not None and reader.has_shift:
+        return reader.natural_shift
     shift = natural_shift_of_head(head, network.num_classes)
     if shift is not None:
         return shift

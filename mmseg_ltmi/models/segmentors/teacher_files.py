@@ -14,6 +14,7 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from torch import nn
 
+from mmseg_ltmi.core.posterior.score_reader import IS_READ
 from mmseg_ltmi.core.priors.label_space import check_same_classes, check_same_reading, labels_of
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint
 
@@ -90,8 +91,10 @@ def build_head(model: ConfigDict, num_classes: int) -> BaseDecodeHead:
     return head
 
 
-def load_weights(model: ConfigDict, checkpoint: str) -> tuple[EncoderDecoder, dict[str, Any]]:
+def load_weights(model: ConfigDict, checkpoint: str) -> tuple[EncoderDecoder, dict[str, Any], bool]:
     """The network with its weights, on the CPU, and the label space of the checkpoint.
+
+    And whether its raw scores are the natural posterior, as ``mmseg-ltmi convert`` has made them.
 
     Raises:
         FileNotFoundError: no such checkpoint.
@@ -120,7 +123,8 @@ def load_weights(model: ConfigDict, checkpoint: str) -> tuple[EncoderDecoder, di
     label_space = meta.get('dataset_meta') or {}
     if 'classes' not in label_space:  # mmsegmentation 0.x wrote it like this
         label_space = {**label_space, 'classes': meta.get('CLASSES')}
-    return network, label_space
+    parts = getattr(state, '_metadata', {})
+    return network, label_space, bool(parts.get('score_reader', {}).get(IS_READ))
 
 
 def check_label_space(

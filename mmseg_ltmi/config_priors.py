@@ -1,0 +1,46 @@
+"""Finds the class priors that a config file names beside it, as ``{{ fileDirname }}`` would."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+
+def look_beside_configs() -> None:
+    """Called as soon as mmengine.config is imported; calling it again changes nothing.
+
+    A model, a metric and a hook get their part of a config, which does not say where its file lies.
+    Reading the file is where all of them begin: a Runner, ``init_model`` and an inferencer.
+    """
+    from mmengine.config import Config
+
+    initialize = Config.__init__
+    if hasattr(initialize, '__wrapped__'):
+        return
+
+    @functools.wraps(initialize)
+    def with_priors(self: Config, *args: Any, **kwargs: Any) -> None:
+        initialize(self, *args, **kwargs)
+        if self.filename:
+            _name_beside(self._cfg_dict, Path(os.path.abspath(self.filename)).parent)
+
+    Config.__init__ = with_priors
+
+
+def _name_beside(node: Any, folder: Path) -> None:
+    """Give each ``class_prior`` that is no file in the working directory the path beside it."""
+    # Past ConfigDict's own items(), which would import what a config in pure Python names.
+    is_dict = isinstance(node, dict)
+    for key, value in list(dict.items(node) if is_dict else enumerate(node)):
+        if isinstance(value, (dict, list, tuple)):
+            _name_beside(value, folder)
+        elif (
+            is_dict
+            and key == 'class_prior'
+            and isinstance(value, str)
+            and Path(value).suffix  # a published prior has none, nor has 'online'
+            and not os.path.isfile(value)
+        ):
+            node[key] = str(folder / value)

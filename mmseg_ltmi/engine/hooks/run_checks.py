@@ -1,0 +1,168 @@
+"""Whether class prior, train set, checkpoint and evaluated data set of a run mean the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from mmseg_ltmi.core.priors import PriorBuffer
+from mmseg_ltmi.core.priors.dataset_parts import own_ignore_index, unwrapped
+from mmseg_ltmi.core.priors.label_space import (
+    check_ignored_is_free,
+    check_same_classes,
+    check_same_reading,
+    check_trained_on,
+    labels_of,
+)
+from mmseg_ltmi.evaluation.metric_prior import check_classes, read_metric_prior
+
+REMEDY = (
+    'count the prior of the train set with mmseg-ltmi count, or put its classes and counts in the '
+    "train set's order"
+)
+SAME_REMEDY = (
+    'count the prior of the train set with mmseg-ltmi count; if other files were counted, which '
+    'are numbered otherwise and mean the same, take "labels" out of the prior file'
+)
+
+
+def check_prior(prior: PriorBuffer, dataset: Any) -> None:
+    """Refuse a prior that is missing, or of other classes than a train set or a part of it.
+
+    Raises:
+        FileNotFoundError: its file is missing.
+        ValueError: its classes or labels mean others.
+    """
+    prior.check_found()
+    known = prior.class_prior
+    if known is None:
+        return
+    for name, part in _parts(dataset, 'the train set'):
+        who, classes = (prior.describe(), name), metainfo_of(part).get('classes')
+        if classes and len(classes) == known.num_classes:  # else mmsegmentation has a say
+            check_same_classes(known.classes, classes, who, REMEDY, strict=False)
+        if known.labels:
+            check_same_reading(known.labels, _reading_of(part), who, SAME_REMEDY)
+
+
+def check_parts(dataset: Any) -> None:
+    """Raise ValueError where the parts of a train set have other classes than the first one."""
+    (first, part), *others = _parts(dataset, 'the train set')
+    remedy = 'give the parts of the train set the same metainfo=dict(classes=[...])'
+    classes = metainfo_of(part).get('classes')
+    for name, other in others:
+        check_same_classes(classes, metainfo_of(other).get('classes'), (first, name), remedy)
+
+
+def trained_anyway(head: Any, dataset: Any) -> str:
+    """That a head trains a class which a train set has as its ``ignore_index``; '' otherwise."""
+    for name, part in _parts(dataset, 'the train set'):
+        index = own_ignore_index(part)
+        if index in range(head.num_classes) and index != head.ignore_index:
+            return (
+                f'class {index}, which {name} has as its ignore_index, is trained: '
+                f'{type(head).__name__} has ignore_index={head.ignore_index}. Give both the same'
+            )
+    return ''
+
+
+def has_other_classes(trained: Mapping[str, Any], dataset: Any) -> bool:
+    """Whether a checkpoint (see ``trained_labels``) is of other classes than a train set."""
+    classes = metainfo_of(unwrapped(dataset)[0]).get('classes')
+    try:
+        check_same_classes(trained.get('classes'), classes, ('', ''), '')
+    except ValueError:
+        return True
+    return False
+
+
+def check_evaluated(
+    trained: Mapping[str, Any], dataset: Any, who: tuple[str, str], unless: str
+) -> None:
+    """Refuse an evaluated data set, or a part of it, of other classes or labels.
+
+    Args:
+        trained: of :func:`metainfo_of`, what the network was trained on.
+        dataset: the evaluated data set, wrapped or not.
+        who: how messages call the two.
+        unless: as for check_trained_on, where another ``reduce_zero_label`` is an error.
+    """
+    for name, part in _parts(dataset, who[1]):
+        check_trained_on(trained, metainfo_of(part), (who[0], name), unless)
+
+
+def check_named_priors(model: nn.Module, metrics: list[Any], dataset: Any) -> None:
+    """Refuse priors of other classes than an evaluated data set's, before it is evaluated.
+
+    Args:
+        model: a stock checkpoint is read by the priors of its config.
+        metrics: each may name one.
+        dataset: the evaluated data set.
+    """
+    metainfo = metainfo_of(unwrapped(dataset)[0])
+    classes = [str(name) for name in metainfo.get('classes') or ()]
+    for part in model.modules():
+        if isinstance(part, PriorBuffer) and part.class_prior is not None:
+            check_classes(part.class_prior, classes, part.describe())
+    for metric in metrics if classes else ():
+        try:
+            prior = read_metric_prior(getattr(metric, 'class_prior', None), metainfo)
+        except FileNotFoundError:  # the metric may take the model's, once that predicts
+            continue
+        if prior is not None:
+            check_classes(prior, classes)
+
+
+def check_ignore_index(head: Any, metrics: list[Any], dataset: Any, name: str) -> str:
+    """Refuse metrics that judge a class which is none in training, or the other way round.
+
+    Args:
+        head: a decode head.
+        metrics: those that have no ``ignore_index`` are left out.
+        dataset: the evaluated data set.
+        name: how messages call it.
+
+    Returns:
+        a warning where the labels differ and none is a class; '' otherwise.
+
+    Raises:
+        ValueError: naming who has which.
+    """
+    check_ignored_is_free(head.ignore_index, head.num_classes, type(head).__name__)
+    classes = range(head.num_classes)
+    parts = [(who, own_ignore_index(part)) for who, part in _parts(dataset, name)]
+    # What a data set has by default says nothing.
+    stated = [(type(head).__name__, head.ignore_index), *((w, i) for w, i in parts if i in classes)]
+    warning = ''
+    for metric in metrics:
+        judged = getattr(metric, 'ignore_index', None)
+        for who, index in stated:
+            if judged is None or index == judged:
+                continue
+            differ = (
+                f'{who} has ignore_index={index}, {type(metric).__name__} has ignore_index={judged}'
+            )
+            remedy = 'give the decode heads, the data sets and the metrics the same ignore_index'
+            if index in classes or judged in classes:
+                raise ValueError(f'{differ}, and one of them is a class: {remedy}')
+            warning = f'{differ}: {remedy}'
+    return warning
+
+
+def metainfo_of(dataset: Any) -> Mapping[str, Any]:
+    """That of a data set that is not wrapped; {} where it has none."""
+    return getattr(dataset, 'metainfo', None) or {}
+
+
+def _parts(dataset: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Each data set inside a wrapped one, and how messages call it."""
+    parts = unwrapped(dataset)
+    for i, part in enumerate(parts):
+        yield name if len(parts) == 1 else f'part {i} of {name} ({type(part).__name__})', part
+
+
+def _reading_of(part: Any) -> dict[str, Any]:
+    has_images = hasattr(part, 'get_data_info') and len(part)
+    return labels_of(part.get_data_info(0) if has_images else metainfo_of(part))

@@ -1,0 +1,136 @@
+"""The hook that every run has, and what it checks beside what mmengine's does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.hooks import RuntimeInfoHook
+from mmengine.runner import BaseLoop, Runner
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.segmentors import EncoderDecoder
+from mmseg.registry import HOOKS
+
+from mmseg_ltmi.core.priors import PriorBuffer
+from mmseg_ltmi.core.priors.dataset_parts import unwrapped
+from mmseg_ltmi.core.state_dict_hooks import forget_classes
+from mmseg_ltmi.models.checkpoint_file import trained_labels
+from mmseg_ltmi.models.segmentors import last_head
+from mmseg_ltmi.prior_table import in_one_line
+
+from .run_checks import (
+    check_evaluated,
+    check_ignore_index,
+    check_named_priors,
+    check_parts,
+    check_prior,
+    has_other_classes,
+    metainfo_of,
+    trained_anyway,
+)
+
+PACKAGE = __name__.split('.')[0]
+UNLESS = (
+    ". If their files are numbered otherwise, default_hooks=dict(runtime_info=dict(type='mmseg."
+    "RuntimeInfoHook', compare=False)) leaves this comparison out"
+)
+
+
+# mmengine adds a hook of this name to every run, and looks it up in the registry of the run's scope
+# before its own: this needs no line in a config.
+@HOOKS.register_module(name='RuntimeInfoHook')
+class LTMIRuntimeInfoHook(RuntimeInfoHook):
+    """mmengine's RuntimeInfoHook, which also compares what a run is made of.
+
+    Every run whose default scope is 'mmseg' has it by itself. A config of another scope names it:
+    ``default_hooks=dict(runtime_info=dict(type='mmseg.RuntimeInfoHook'))``.
+
+    - A class prior that is missing, or is of other classes or labels than the train set, is an
+      error before training.
+    - From a checkpoint of other classes training takes the weights, and neither a queue's keys nor
+      the counts of an online prior.
+    - In runs with a model or a metric of this package, an evaluated data set of other classes or
+      another ``reduce_zero_label`` than the train set is an error, and so is a metric whose
+      ``ignore_index`` is a class in training, or the other way round. Without training the classes
+      are compared with those that the checkpoint names.
+
+    Args:
+        compare: whether evaluated data sets are compared.
+    """
+
+    def __init__(self, compare: bool = True) -> None:
+        self.compare = compare
+        self._trained: tuple[str, Mapping[str, Any]] = ('the checkpoint', {})
+        self._compared: Any = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare the model's priors, and what validates it, with the train set.
+
+        Raises:
+            FileNotFoundError: the file of a prior is missing.
+            ValueError: a prior or the val set is of other classes than the train set, or of labels
+                that are read otherwise.
+        """
+        super().before_train(runner)
+        dataset = runner.train_dataloader.dataset
+        priors = [m for m in runner.model.modules() if isinstance(m, PriorBuffer)]
+        for prior in priors:
+            check_prior(prior, dataset)
+        if any(map(_is_ours, runner.model.modules())):
+            check_parts(dataset)
+            for head in runner.model.modules():
+                if isinstance(head, BaseDecodeHead) and (text := trained_anyway(head, dataset)):
+                    runner.logger.warning(text)
+        known = [prior.class_prior for prior in priors if prior.class_prior is not None]
+        for line in dict.fromkeys(map(in_one_line, known)):
+            runner.logger.info(line)
+        self._trained = ('the train set', metainfo_of(unwrapped(dataset)[0]))
+        if isinstance(runner._val_loop, BaseLoop):
+            self._compare(runner, runner._val_loop, 'the val set')
+
+    def before_val(self, runner: Runner) -> None:
+        """Compare the val set with what the model was trained on; errors as the class says."""
+        super().before_val(runner)
+        self._compare(runner, runner.val_loop, 'the val set')
+
+    def before_test(self, runner: Runner) -> None:
+        """Compare the test set with what the model was trained on; errors as the class says."""
+        super().before_test(runner)
+        self._compare(runner, runner.test_loop, 'the test set')
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Drop what the checkpoint holds of single classes, if training goes on with others."""
+        self._trained = ('the checkpoint', trained_labels(checkpoint))
+        if not isinstance(runner._train_loop, BaseLoop):  # only train() has built it by now
+            return
+        if not has_other_classes(self._trained[1], runner.train_dataloader.dataset):
+            return
+        forget_classes(checkpoint.get('ema_state_dict') or {})  # EMAHook wants the same names
+        if forget_classes(checkpoint.get('state_dict', checkpoint)):
+            runner.logger.warning(
+                "the checkpoint's classes are not the train set's: the queue's keys and the counts "
+                'of an online prior begin anew'
+            )
+
+    def _compare(self, runner: Runner, loop: Any, name: str) -> None:
+        metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', [])
+        judging = [metric for metric in metrics if not getattr(metric, 'format_only', False)]
+        if not self.compare or not judging or loop is self._compared:
+            return
+        self._compared = loop  # once, and not at each validation
+        if not any(map(_is_ours, [*runner.model.modules(), *judging])):
+            return
+        dataset = loop.dataloader.dataset
+        who, labels = self._trained
+        check_evaluated(labels, dataset, (who, name), UNLESS if who == 'the train set' else '')
+        check_named_priors(runner.model, judging, dataset)
+        for model in runner.model.modules():
+            if isinstance(model, EncoderDecoder):
+                warning = check_ignore_index(last_head(model), judging, dataset, name)
+                if warning:
+                    runner.logger.warning(warning)
+                break
+
+
+def _is_ours(part: Any) -> bool:
+    return any(base.__module__.split('.')[0] == PACKAGE for base in type(part).__mro__)
