@@ -35,7 +35,7 @@ def main() -> None:
     model: Any = load_model(cfg, args.checkpoint).to(args.device).eval()
     loader: Any = split_loader(cfg, 'test', num_workers=0)
     classes = loader.dataset.metainfo['classes']
-    prior = class_prior_of(args.class_prior, cfg, model, classes)
+    prior = class_prior_of(args.class_prior, cfg, model, loader.dataset.metainfo)
     metrics: dict[str, Any] = {
         'IoUMetric': IoUMetric(),
         'LongTailIoUMetric': LongTailIoUMetric(class_prior=prior, per_class_file=None),
