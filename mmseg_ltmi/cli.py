@@ -270,6 +270,7 @@ def _memory(parser: argparse.ArgumentParser) -> None:
     )
     _add_force(parser, '--out')
     _add_options(parser)
+    _add_launcher(parser)
 
 
 CHOOSE = """

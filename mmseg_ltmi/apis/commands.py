@@ -103,8 +103,13 @@ def memory(args: argparse.Namespace) -> int:
     out = args.out or Path(args.checkpoint).parent / 'class_memory.pth'
     _refuse_existing([out], args.force)
     _require_files(args.checkpoint)
-    from .memory import make_memory, memory_table
+    _set_local_rank(args)
+    from mmengine.dist import is_main_process
 
+    from .memory import make_memory, memory_table
+    from .runs import join_processes
+
+    join_processes(args.launcher)
     found = make_memory(
         args.config,
         args.checkpoint,
@@ -116,12 +121,14 @@ def memory(args: argparse.Namespace) -> int:
         args.temperature,
         args.seed,
         part=out.with_suffix('.drawn'),
-        progress=True,
+        progress=is_main_process(),
         options=_options_of(args),
     )
-    found.save(out)
-    print(memory_table(found))
-    print(f'wrote {out}: mmseg-ltmi choose --memory {out} says what it is worth')
+    if is_main_process():
+        found.save(out)
+        print(memory_table(found))
+        print(f'wrote {out}: mmseg-ltmi choose --memory {out} says what it is worth')
+    _leave_processes()
     return 0
 
 

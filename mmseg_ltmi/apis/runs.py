@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import init_dist
 from mmengine.model import BaseTTAModel
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmseg.evaluation import IoUMetric
@@ -182,14 +183,22 @@ def _check_readable(cfg: Config) -> None:
         read_file(start)
 
 
+def join_processes(launcher: str) -> None:
+    """Join the process group of a launcher, unless that is done or it is 'none'."""
+    if launcher == 'none' or torch.distributed.is_initialized():
+        return
+    if launcher == 'pytorch' and not torch.cuda.is_available():
+        torch.distributed.init_process_group('gloo')  # mmengine would join by nccl
+    else:
+        init_dist(launcher)
+
+
 def _build_runner(cfg: Config, launcher: str) -> Runner:
     cfg.launcher = launcher
     # In mmsegmentation's scope it comes by itself.
     own = {'runtime_info': dict(type='mmseg.RuntimeInfoHook')}
     cfg.default_hooks = {**own, **(cfg.get('default_hooks') or {})}
     if launcher == 'pytorch' and not torch.cuda.is_available():
-        if not torch.distributed.is_initialized():
-            # mmengine would join by nccl; it takes a group that is there as it is.
-            torch.distributed.init_process_group('gloo')
+        join_processes(launcher)
         set_cpu_processes(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
