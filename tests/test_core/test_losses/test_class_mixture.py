@@ -245,3 +245,13 @@ def test_keys_without_gradient_take_no_product():
             ).backward()  # fmt: skip
         names.append([name for name in watch.names if 'mm' in name])
     assert names == [['aten::mm'] * 2 + ['aten::addmm_'] * n for n in (2, 1)]
+
+
+def test_a_loss_that_learns_the_temperature_takes_one_pass():
+    query, key = torch.randn(6, 4, requires_grad=True), torch.randn(9, 4)
+    temperature = torch.tensor(0.2, requires_grad=True)
+    with Watch() as watch:
+        gml_loss(
+            query, torch.arange(6) % 2, key, torch.arange(9) % 2, torch.zeros(2), temperature
+        ).backward()  # fmt: skip
+    assert [name for name in watch.names if 'mm' in name] == ['aten::mm'] * 2 + ['aten::addmm_']
