@@ -46,7 +46,8 @@ def choose_blocks(query: Tensor, num_keys: int, num_classes: int) -> Blocks:
     They are those of the kernels as Triton 3.6 compiles them for compute capabilities 8.0 to 9.0.
     """
     row = _width(query.shape[1]) * (2 if precision() == 'bf16' else 4)
-    needed = (256 if precision() == 'bf16' else 192) * row + 1024
+    # Tiles of 64 by 64; the compiler keeps another copy for bfloat16, and on Blackwell.
+    needed = (256 if precision() == 'bf16' or _is_blackwell(query) else 192) * row + 2048
     is_large = precision() != 'tf32x3' and needed <= _shared_memory(query)
     largest = 64 if is_large else 32
     of_class = triton.next_power_of_2(max(num_keys // num_classes, 16))
@@ -96,6 +97,7 @@ def gradients(
     size, channels = query.shape
     num_classes = result.shape[1]
     blocks = choose_blocks(query, len(key), num_classes)
+    blocks = blocks._replace(keys=len(cuts.row_of) // len(cuts.class_of))  # as they were cut
     splits = _splits(query, cuts, blocks)
     by_all = result if of_everything is None else of_everything.T  # else it is not read
     by_kept = result if of_held_out is None else of_held_out.T
@@ -149,6 +151,10 @@ def cut(key: Tensor, key_labels: Tensor, num_classes: int, size: int) -> Tiles:
 
 def _width(channels: int) -> int:
     return max(triton.next_power_of_2(channels), 16)
+
+
+def _is_blackwell(tensor: Tensor) -> bool:
+    return tensor.is_cuda and torch.cuda.get_device_capability(tensor.device) >= (10, 0)
 
 
 def _shared_memory(tensor: Tensor) -> int:
