@@ -18,6 +18,7 @@ from .class_mixture_torch import Term, torch_class_mixture, torch_gradients
 
 # The most channels that the kernels take: they hold a row of a gradient as a whole.
 MAX_CHANNELS = 256
+is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)  # torch 2.1 has none
 # What LTMI_TRITON may be in the environment.
 SWITCHES = ('0', 'bf16', 'tf32', 'tf32x3', 'interpret')
 
@@ -97,7 +98,7 @@ def takes_kernels(query: Tensor, key: Tensor, num_classes: int) -> bool:
     Raises:
         ValueError: LTMI_TRITON is something else.
     """
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return False
     wanted = os.environ.get('LTMI_TRITON', 'tf32')
     if wanted not in SWITCHES:

@@ -235,3 +235,22 @@ def test_kernels_compile_without_a_gpu(tmp_path):
         [sys.executable, '-c', COMPILE], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_compiled_loss_is_torchs():
+    from mmseg_ltmi.core.losses import class_mixture_triton
+
+    query, key, key_labels, num_classes, names = problem(12, 40, 4, 8)
+    labels, log_prior = torch.arange(12) % num_classes, torch.zeros(num_classes)
+    inputs = [x.to(DEVICE) for x in (query, labels, key, key_labels, log_prior)]
+    names = {name: ids.to(DEVICE) for name, ids in names.items()}
+    loss = GMLLoss(num_classes).to(DEVICE, query.dtype)
+    value = loss(*inputs, **names)
+    with patch.object(class_mixture_triton, 'mixture', side_effect=AssertionError('not taken')):
+        compiled = torch.compile(loss, backend='eager')(*inputs, **names)
+    torch.testing.assert_close(compiled, value, **TOLERANCE[EXACT])
+
+
+def test_the_cpu_takes_kernels_only_when_told(monkeypatch):
+    monkeypatch.delenv('LTMI_TRITON')
+    assert not class_mixture.takes_kernels(torch.eye(2), torch.eye(2), 2)
