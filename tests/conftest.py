@@ -1,8 +1,15 @@
+import os
+
 import pytest
+import torch
 from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 
 import mmseg_ltmi  # noqa: F401  before mmseg.models, which needs its stand-in for compiled ops
+
+if not torch.cuda.is_available():
+    # Triton asks when it is imported, and then runs kernels without a GPU.
+    os.environ.setdefault('TRITON_INTERPRET', '1')
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import DictAction
+from measuring import finish
+from mmengine.config import Config, DictAction
 from mmseg.evaluation import IoUMetric
 from prettytable import PrettyTable
 
@@ -32,50 +33,60 @@ def main() -> None:
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
     args = parser.parse_args()
     cfg = read_config(args.config, args.cfg_options)
-    model: Any = load_model(cfg, args.checkpoint).to(args.device).eval()
+    rows, ends = measure(cfg, args.checkpoint, args.device, args.num_images, args.class_prior)
+    table = PrettyTable(['evaluation with', 'metric [ms]', 'whole [ms]', 'ratio'], align='r')
+    table.align['evaluation with'] = 'l'
+    for name, row in rows.items():
+        table.add_row([name, f'{row["metric_ms"]:.1f}', f'{row["ms"]:.1f}', f'{row["ratio"]:.3f}'])
+    print(table)
+    print('at the end: ' + ', '.join(f'{name} {1000 * s:.0f} ms' for name, s in ends.items()))
+
+
+@torch.no_grad()
+def measure(
+    cfg: Config, checkpoint: Path, device: str, num_images: int, class_prior: Any = None
+) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """Milliseconds of each metric and of a whole evaluation with it; seconds at the end."""
+    model: Any = load_model(cfg, checkpoint).to(device).eval()
     loader: Any = split_loader(cfg, 'test', num_workers=0)
     classes = loader.dataset.metainfo['classes']
-    prior = class_prior_of(args.class_prior, cfg, model, loader.dataset.metainfo)
+    prior = class_prior_of(class_prior, cfg, model, loader.dataset.metainfo)
     metrics: dict[str, Any] = {
         'IoUMetric': IoUMetric(),
         'LongTailIoUMetric': LongTailIoUMetric(class_prior=prior, per_class_file=None),
         'LogitAdjustmentSweep, 3 taus': LogitAdjustmentSweep(prior),
-        'OperatingPointMetric, 21 taus': OperatingPointMetric(prior, args.num_images, max_values=0),
-        'and a sample for the IoU rule': OperatingPointMetric(prior, args.num_images),
+        'OperatingPointMetric, 21 taus': OperatingPointMetric(prior, num_images, max_values=0),
+        'and a sample for the IoU rule': OperatingPointMetric(prior, num_images),
     }
     times: dict[str, list[float]] = {name: [] for name in ('predict', *metrics)}
     for metric in metrics.values():
         metric.dataset_meta = {'classes': classes}
-    for batch, _ in zip(loader, range(args.num_images), strict=False):
-        samples, seconds = timed(lambda b=batch: model.test_step(b), args.device)
+    for batch, _ in zip(loader, range(num_images), strict=False):
+        samples, seconds = timed(lambda b=batch: model.test_step(b), device)
         times['predict'].append(seconds)
         samples = [sample.to_dict() for sample in samples]
         for name, metric in metrics.items():
-            _, seconds = timed(lambda m=metric, s=samples: m.process({}, s), args.device)
+            _, seconds = timed(lambda m=metric, s=samples: m.process({}, s), device)
             times[name].append(seconds)
 
     middle = {name: 1000 * statistics.median(values) for name, values in times.items()}
     plain = middle['predict'] + middle['IoUMetric']
-    table = PrettyTable(['evaluation with', 'metric [ms]', 'whole [ms]', 'ratio'], align='r')
-    table.align['evaluation with'] = 'l'
+    rows = {}
     for name in metrics:
         whole = middle['predict'] + middle[name]
-        table.add_row([name, f'{middle[name]:.1f}', f'{whole:.1f}', f'{whole / plain:.3f}'])
-    print(table)
+        rows[name] = dict(metric_ms=middle[name], ms=whole, ratio=whole / plain)
     ends = {name: timed(lambda m=m: m.compute_metrics(m.results), 'cpu')[1]
             for name, m in list(metrics.items())[:2]}  # fmt: skip
-    print('at the end: ' + ', '.join(f'{name} {1000 * s:.0f} ms' for name, s in ends.items()))
+    return rows, ends
 
 
 def timed(function: Any, device: str) -> tuple[Any, float]:
     """Result and seconds; on a GPU including what it has queued."""
     start = time.perf_counter()
     result = function()
-    if device != 'cpu':
-        torch.cuda.synchronize()
+    finish(device)
     return result, time.perf_counter() - start
 
 
 if __name__ == '__main__':
-    with torch.no_grad():
-        main()
+    main()

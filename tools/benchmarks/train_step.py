@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from measuring import finish, peak_mib
 from mmengine.config import Config, ConfigDict
-from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
@@ -44,7 +44,7 @@ def without_weights(model: ConfigDict) -> ConfigDict:
     return model
 
 
-def build(cfg: Config, form: str, teacher: dict | None = None) -> Any:
+def build(cfg: Config, form: str, device: str, teacher: dict | None = None) -> Any:
     """The config's model in one of the forms; ``teacher`` as for DistilledEncoderDecoder."""
     model = without_weights(cfg.model)
     main = model.decode_head[-1] if isinstance(model.decode_head, list) else model.decode_head
@@ -67,12 +67,11 @@ def build(cfg: Config, form: str, teacher: dict | None = None) -> Any:
         model.type = f'Distilled{model.type.removeprefix("LTMI")}'
         model.teacher = dict(type='EMA') if is_ema else teacher
         model.alpha = 0.0 if is_ema else 1.0
-    return revert_sync_batchnorm(MODELS.build(model)).to(get_device()).train()
+    return revert_sync_batchnorm(MODELS.build(model)).to(device).train()
 
 
-def make_batch(num_classes: int, batch: int, size: int) -> tuple[torch.Tensor, list]:
+def make_batch(num_classes: int, batch: int, size: int, device: str) -> tuple[torch.Tensor, list]:
     """Random images, and labels in blocks of 16 pixels, the rarer the higher the class."""
-    device = get_device()
     blocks = torch.rand(batch, 1, size // 16, size // 16, device=device).pow(3) * num_classes
     labels = blocks.long().repeat_interleave(16, 2).repeat_interleave(16, 3)
     samples = []
@@ -83,17 +82,28 @@ def make_batch(num_classes: int, batch: int, size: int) -> tuple[torch.Tensor, l
     return torch.randn(batch, 3, size, size, device=device), samples
 
 
-def step(model: Any, optimizer: torch.optim.Optimizer, data: tuple) -> float:
-    """Seconds of one whole step."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def step(
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    data: tuple,
+    autocast: torch.dtype | None = None,
+    scaler: Any = None,
+) -> float:
+    """Seconds of one whole step; with ``autocast``, and a GradScaler, in mixed precision."""
+    device = data[0].device.type
+    finish(device)
     start = time.perf_counter()
-    loss, _ = model.parse_losses(model.loss(*data))
+    with torch.autocast(device, autocast, enabled=autocast is not None):
+        loss, _ = model.parse_losses(model.loss(*data))
     optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    if scaler is None:
+        loss.backward()
+        optimizer.step()
+    else:
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    finish(device)
     return time.perf_counter() - start
 
 
@@ -101,8 +111,8 @@ def prepare(path: str, form: str, args: argparse.Namespace) -> tuple:
     """Model, optimizer and data, after two steps."""
     init_default_scope('mmseg')
     torch.manual_seed(0)
-    model = build(Config.fromfile(path), form, args.saved_teacher)
-    data = make_batch(model.num_classes, args.batch, args.size)
+    model = build(Config.fromfile(path), form, args.device, args.saved_teacher)
+    data = make_batch(model.num_classes, args.batch, args.size, args.device)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=1e-3, momentum=0.9)
     for _ in range(2):
@@ -110,24 +120,29 @@ def prepare(path: str, form: str, args: argparse.Namespace) -> tuple:
     return model, optimizer, data
 
 
-def peak_mib(path: str, form: str, args: argparse.Namespace) -> float:
-    """Peak memory of a fresh process: of the device on a GPU, of the process on a CPU."""
+def process_mib(path: str, form: str, args: argparse.Namespace) -> float:
+    """Peak memory of a fresh process."""
     prepare(path, form, args)
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
     # Not ru_maxrss, which begins at the peak of the parent. In kB; Linux only.
     status = Path('/proc/self/status').read_text(encoding='utf-8')
     return int(status.split('VmHWM:')[1].split()[0]) / 2**10
 
 
 def measure(path: str, args: argparse.Namespace) -> dict:
-    """Median seconds, ratio to cross-entropy and peak memory of each form."""
+    """Median seconds, ratio to cross-entropy and peak memory of each form.
+
+    The peak on a GPU is what the form adds to it, on a CPU that of a process of its own.
+    """
     forms = FORMS + (TAUGHT if args.saved_teacher else ())
-    memory = {}
+    memory, runs = {}, {}
     for form in forms:
-        with multiprocessing.get_context('spawn').Pool(1) as pool:
-            memory[form] = pool.apply(peak_mib, (path, form, args))
-    runs = {form: prepare(path, form, args) for form in forms}
+        if args.device == 'cpu':
+            with multiprocessing.get_context('spawn').Pool(1) as pool:
+                memory[form] = pool.apply(process_mib, (path, form, args))
+        else:
+            memory[form] = peak_mib(lambda f=form: prepare(path, f, args))  # type: ignore[misc]
+    for form in forms:
+        runs[form] = prepare(path, form, args)
     times: dict[str, list[float]] = {form: [] for form in forms}
     for round_ in range(args.rounds):
         # Each form is first as often as it is last.
@@ -183,6 +198,7 @@ def main() -> None:
     parser.add_argument('--size', type=int, default=256, help='height and width, a multiple of 16')
     parser.add_argument('--rounds', type=int, default=21)
     parser.add_argument('--teacher', help='config of a teacher with as many classes')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--json', type=Path, help='write the figures here')
     parser.add_argument('--plot', type=Path, help='draw the ratios here')
     args = parser.parse_args()
@@ -196,7 +212,7 @@ def main() -> None:
         for form, row in figures[path].items():
             memory = f'{row["peak_mib"]:.0f}'
             table.add_row([form, f'{1e3 * row["seconds"]:.0f}', f'{row["ratio"]:.3f}', memory])
-        print(f'{path}, batch {args.batch}, {args.size}x{args.size}, {get_device()}\n{table}')
+        print(f'{path}, batch {args.batch}, {args.size}x{args.size}, {args.device}\n{table}')
     if args.json is not None:
         args.json.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
     if args.plot is not None:

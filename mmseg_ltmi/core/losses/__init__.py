@@ -3,9 +3,11 @@
 from .distillation import DistillationLoss
 from .focal import SoftmaxFocalLoss
 from .functional import (
+    GMLTerms,
     LabelOutOfRangeError,
     class_log_likelihood,
     gml_loss,
+    gml_terms,
     logit_adjusted_cross_entropy,
 )
 from .gml import GMLLoss
@@ -14,11 +16,13 @@ from .logit_adjustment import LogitAdjustedLoss, LTMILoss
 __all__ = [
     'DistillationLoss',
     'GMLLoss',
+    'GMLTerms',
     'LTMILoss',
     'LabelOutOfRangeError',
     'LogitAdjustedLoss',
     'SoftmaxFocalLoss',
     'class_log_likelihood',
     'gml_loss',
+    'gml_terms',
     'logit_adjusted_cross_entropy',
 ]

@@ -1,14 +1,12 @@
-"""The mixture log-likelihood of every class, in memory that does not grow with the keys.
-
-Scores are computed for a block of queries at a time, in the forward pass and once more in the
-backward pass, as FlashAttention does (Dao et al., 2022, arXiv 2205.14135). Their exponentials are
-to base 2, which the CPU computes three times as fast as those to base e.
-"""
+"""The mixture log-likelihood of every class: by Triton kernels on a GPU, else by torch alone."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+import functools
+import importlib
+import importlib.util
+import os
+import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -16,14 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Scores of one block: small enough for a CPU's cache, large enough to keep a GPU busy.
-BLOCK = 2**20
-CUDA_BLOCK = 2**23
-# With more than BLOCK / MIN_QUERIES keys a matrix of scores grows, as 16 of their channels do.
-MIN_QUERIES = 16
-# Taken off a score instead of making it -inf: no NaN from differences, and its power of 2 is 0.
-OUT = 1e30
-LN2 = math.log(2)
+from .class_mixture_torch import Term, torch_class_mixture, torch_gradients
+
+# The most channels that the kernels take: they hold a row of a gradient as a whole.
+MAX_CHANNELS = 256
+is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)  # torch 2.1 has none
+# What LTMI_TRITON may be in the environment.
+SWITCHES = ('0', 'bf16', 'tf32', 'tf32x3', 'interpret')
 
 
 class ClassMixture(NamedTuple):
@@ -73,167 +70,135 @@ def class_mixture(
     """
     if (query_ids is None) != (key_ids is None):
         raise ValueError('query_ids and key_ids go together: give both or neither')
-    known = (key_labels >= 0) & (key_labels < num_classes)
-    label = key_labels.where(known, num_classes)  # keys without a class go to a spare one
-    places: tuple[Tensor | None, Tensor | None] = (None, None)
-    if query_ids is not None and key_ids is not None:
-        places = _places(query_ids, key_ids, query.dtype)
-    everything, held_out, expected = _ClassMixture.apply(
-        query, key, label, num_classes, only_held_out, exclude, *places
+    names = (query_ids, key_ids)
+    if exclude is None and takes_kernels(query, key, num_classes):
+        try:
+            everything, held_out, expected = _KernelMixture.apply(
+                query, key, key_labels, num_classes, only_held_out, *names
+            )
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:
+            _give_up(error)
+        else:
+            return ClassMixture(held_out if everything is None else everything, held_out, expected)
+    everything, held_out, expected = torch_class_mixture(
+        query, key, key_labels, num_classes, only_held_out, exclude, *names
     )
     return ClassMixture(held_out if everything is None else everything, held_out, expected)
 
 
-class _ClassMixture(torch.autograd.Function):
-    """Keys run down the rows of a block: what belongs to a class is then reduced by whole rows."""
+def takes_kernels(query: Tensor, key: Tensor, num_classes: int) -> bool:
+    """Whether Triton kernels compute the mixture, unless keys are excluded by a matrix.
+
+    LTMI_TRITON in the environment is 0 for never; bf16, tf32 (the default) or tf32x3 for what the
+    products are computed in; or interpret for tf32, and on the CPU too, by Triton's interpreter
+    (TRITON_INTERPRET=1), for tests.
+
+    Raises:
+        ValueError: LTMI_TRITON is something else.
+    """
+    if is_compiling():
+        return False
+    wanted = os.environ.get('LTMI_TRITON', 'tf32')
+    if wanted not in SWITCHES:
+        raise ValueError(f'LTMI_TRITON is {wanted!r} in the environment: use {", ".join(SWITCHES)}')
+    if wanted == '0' or not (query.is_cuda or wanted == 'interpret'):
+        return False
+    if _failed or not _has_triton():
+        return False
+    if not (query.numel() and key.numel() and num_classes and query.shape[1] <= MAX_CHANNELS):
+        return False
+    if query.is_cuda:
+        return query.dtype == torch.float32 and _device_takes_kernels(query.device)
+    return True
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec('triton') is not None
+
+
+@functools.cache
+def _device_takes_kernels(device: torch.device) -> bool:
+    # TF32 came with Ampere.
+    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+# Why the kernels were given up, for the rest of the process.
+_failed: list[Exception] = []
+
+
+def _give_up(error: Exception) -> None:
+    _failed.append(error)
+    warnings.warn(
+        'Triton cannot compile or launch the kernels of the contrastive term, so torch computes '
+        'it, with more launches and memory. LTMI_TRITON=0 in the environment leaves them out '
+        f'without this warning. {type(error).__name__}: {error}',
+        stacklevel=2,
+    )
+
+
+class _KernelMixture(torch.autograd.Function):
+    """The kernels and, should those of the backward pass fail, torch's gradients."""
 
     @staticmethod
     def forward(
         ctx: Any,
         query: Tensor,
         key: Tensor,
-        label: Tensor,
+        key_labels: Tensor,
         num_classes: int,
         only_held_out: bool,
-        exclude: Tensor | None,
-        query_place: Tensor | None,
-        key_place: Tensor | None,
+        query_ids: Tensor | None,
+        key_ids: Tensor | None,
     ) -> tuple[Tensor | None, Tensor, Tensor]:
-        shape = (num_classes + 1, len(query))
-        size = query.new_zeros(shape[0], 1).index_add_(0, label, query.new_ones(len(key), 1))
-        kept_size = size.repeat(1, shape[1])
-        kept = query.new_empty(3, *shape)
-        total = None
-        if not only_held_out and (exclude is not None or key_place is not None):
-            total = query.new_empty(2, *shape)
-        for rows, score, spare, out, held in _blocks(query, key, 4):
-            _score(query[rows], key, score)
-            if not _left_out(exclude, query_place, key_place, rows, out):
-                kept[..., rows] = _sums(score, label, num_classes, spare)
-                continue
-            kept_size[:, rows].index_add_(0, label, out, alpha=-1)
-            torch.sub(score, out, alpha=OUT, out=held)
-            kept[..., rows] = _sums(held, label, num_classes, spare)
-            if total is None:
-                continue
-            score.sub_(torch.sub(1, out, out=held), alpha=OUT)
-            own = _sums(score, label, num_classes, spare)
-            # Own keys are added back: taken off a sum, they could leave nothing but its rounding.
-            total[..., rows] = _joined(kept[:2, :, rows], own[:2])
-        held_out = _log_mean(kept, kept_size)
-        everything = None if total is None else _log_mean(total, size)
-        peak, mass, moment = kept
-        expected = ((peak + moment / mass) * LN2).masked_fill_(mass.isinf(), 0)[:-1].T
-        ctx.save_for_backward(query, key, label, exclude, query_place, key_place, kept, total)
+        query, key, key_labels = query.contiguous(), key.contiguous(), key_labels.contiguous()
+        if query_ids is not None and key_ids is not None:
+            query_ids, key_ids = query_ids.contiguous(), key_ids.contiguous()
+        ids = None if query_ids is None or key_ids is None else (query_ids, key_ids)
+        kernels = importlib.import_module('.class_mixture_triton', __package__)
+        with torch.cuda.device_of(query):
+            tiles, result = kernels.mixture(query, key, key_labels, num_classes, only_held_out, ids)
+        ctx.num_classes = num_classes
+        ctx.save_for_backward(query, key, key_labels, query_ids, key_ids, result, *tiles)
+        held_out, expected, _, everything, _ = result.mT
         ctx.mark_non_differentiable(expected)
         ctx.set_materialize_grads(False)
-        return everything, held_out, expected
+        return (None if only_held_out or ids is None else everything), held_out, expected
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_everything: Tensor | None, of_held_out: Tensor | None, _: Any) -> Any:
-        query, key, label, exclude, query_place, key_place, kept, total = ctx.saved_tensors
-        grad_query = torch.zeros_like(query) if ctx.needs_input_grad[0] else None
-        grad_key = torch.zeros_like(key) if ctx.needs_input_grad[1] else None
-        with torch.autocast(query.device.type, enabled=False):
-            for sums, gradient in ((total, of_everything), (kept, of_held_out)):
-                if gradient is None:
-                    continue
-                factor = _per_mass(gradient, sums)
-                for rows, score, spare in _blocks(query, key, 2):
-                    _score(query[rows], key, score)
-                    if sums is kept and _left_out(exclude, query_place, key_place, rows, spare):
-                        score.sub_(spare, alpha=OUT)
-                    # The gradient by the score, in the score's place.
-                    score.sub_(torch.index_select(sums[0, :, rows], 0, label, out=spare)).exp2_()
-                    score.mul_(torch.index_select(factor[:, rows], 0, label, out=spare))
-                    if grad_query is not None:
-                        grad_query[rows].addmm_(score.T, key)
-                    if grad_key is not None:
-                        grad_key.addmm_(score, query[rows])
-        return grad_query, grad_key, None, None, None, None, None, None
+        query, key, key_labels, query_ids, key_ids, result, *tiles = ctx.saved_tensors
+        ids = None if query_ids is None else (query_ids, key_ids)
+        needed = ctx.needs_input_grad[:2]
+        try:
+            if _failed:
+                raise _failed[0]
+            kernels = importlib.import_module('.class_mixture_triton', __package__)
+            with torch.cuda.device_of(query):
+                gradients = kernels.gradients(
+                    query, key, ids, tiles, result, of_everything, of_held_out, needed
+                )
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if not _failed:
+                _give_up(error)
+            gradients = torch_gradients(
+                query, key, key_labels, ctx.num_classes, query_ids, key_ids,
+                (
+                    Term(_as_sums(result[4]), of_everything, False),
+                    Term(_as_sums(result[2]), of_held_out, True),
+                ),
+                needed,
+            )  # fmt: skip
+        return *gradients, *[None] * 5
 
 
-def _blocks(query: Tensor, key: Tensor, count: int) -> Iterator[tuple[Any, ...]]:
-    """Blocks of the queries, each with ``count`` matrices (K, n) to work in.
-
-    They are the same memory for all blocks: fresh memory costs a CPU more than what is done in it.
-    """
-    scores = CUDA_BLOCK if query.is_cuda else BLOCK
-    step = min(max(scores // max(len(key), 1), MIN_QUERIES), max(len(query), 1))
-    space = [query.new_empty(len(key) * step) for _ in range(count)]
-    for start in range(0, len(query), step):
-        n = min(step, len(query) - start)
-        yield slice(start, start + n), *(s[: len(key) * n].view(-1, n) for s in space)
-
-
-def _score(query: Tensor, key: Tensor, score: Tensor) -> None:
-    """(K, n), to base 2."""
-    torch.mm(key, (query / LN2).T, out=score)
-
-
-def _places(query_ids: Tensor, key_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Numbers that are the same where identities are; float, which compares fastest in place."""
-    ordered = query_ids.sort().values
-    query_place, key_place = (torch.searchsorted(ordered, ids) for ids in (query_ids, key_ids))
-    # Place N, behind the last, is no query's: it matters not what is found there.
-    found = F.pad(ordered, (0, 1))[key_place] == key_ids
-    return query_place.to(dtype), key_place.where(found, -1).to(dtype)
-
-
-def _left_out(
-    exclude: Tensor | None,
-    query_place: Tensor | None,
-    key_place: Tensor | None,
-    rows: slice,
-    out: Tensor,
-) -> bool:
-    """Whether keys are left out; ``out`` (K, n) is then one where, else zero.
-
-    A float, since masks of bool are slow on the CPU.
-    """
-    if exclude is not None:
-        out.copy_(exclude[rows].T)
-    elif query_place is not None and key_place is not None:
-        out.copy_(key_place[:, None]).eq_(query_place[rows])
-    else:
-        return False
-    return True
-
-
-def _sums(score: Tensor, label: Tensor, num_classes: int, spare: Tensor) -> Tensor:
-    """Of each class: its peak, its mass sum(2^(s - peak)) and sum((s - peak) 2^(s - peak)).
-
-    Overwrites the score and ``spare``.
-    """
-    sums = score.new_zeros(3, num_classes + 1, score.shape[1])
-    peak, mass, moment = sums
-    # The maximum of the class itself, not of all keys: with a small temperature a class far from
-    # the query would underflow to "no key" under theirs.
-    peak.fill_(-OUT).scatter_reduce_(0, label[:, None].expand_as(score), score, 'amax')
-    below = score.sub_(torch.index_select(peak, 0, label, out=spare))
-    weight = torch.exp2(below, out=spare)
-    mass.index_add_(0, label, weight)
-    moment.index_add_(0, label, weight.mul_(below))
-    return sums
-
-
-def _joined(first: Tensor, second: Tensor) -> Tensor:
-    """Peak and mass of two sets of keys together."""
-    peak = torch.maximum(first[0], second[0])
-    mass = first[1] * (first[0] - peak).exp2_() + second[1] * (second[0] - peak).exp2_()
-    return torch.stack([peak, mass])
-
-
-def _log_mean(sums: Tensor, size: Tensor) -> Tensor:
-    """(N, C). A class without a key gets an infinite mass, so that no gradient passes it."""
-    peak, mass = sums[:2]
-    absent = size <= 0
-    mass.masked_fill_(absent, torch.inf)
-    return ((mass / size).log2_() + peak).mul_(LN2).masked_fill_(absent, -torch.inf)[:-1].T
-
-
-def _per_mass(gradient: Tensor, sums: Tensor) -> Tensor:
-    """(C + 1, N): zero for the spare class and where a class has no key."""
-    mass = sums[1]
-    return (F.pad(gradient.T, (0, 0, 0, 1)) / mass).masked_fill_(mass.isinf(), 0)
+def _as_sums(log_mass: Tensor) -> Tensor:
+    """Peak and mass (2, C + 1, N): the log as the peak of a mass of one, infinite for no key."""
+    log_mass = F.pad(log_mass, (0, 0, 0, 1), value=torch.inf)
+    mass = torch.ones_like(log_mass).masked_fill_(log_mass.isposinf(), torch.inf)
+    return torch.stack([log_mass.masked_fill(log_mass.isposinf(), 0), mass])

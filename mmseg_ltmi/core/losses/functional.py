@@ -200,13 +200,14 @@ def gml_terms(
             key_ids=key_ids,
             only_held_out=not own_key,
         )
-        contrast = mixture_cross_entropy(mixture.everything, query_labels, log_prior, reduction)
-        temperature = None
+        log_likelihood = mixture.everything
         if learn_temperature:
             # The difference is 0; through it T receives its gradient, in closed form.
             moved = log_temperature - log_temperature.detach()
             held_out = mixture.held_out.detach() - mixture.expected * moved
-            temperature = mixture_cross_entropy(held_out, query_labels, log_prior, reduction)
+            log_likelihood = torch.stack([log_likelihood, held_out])  # half of the launches
+        losses = mixture_cross_entropy(log_likelihood, query_labels, log_prior, reduction)
+        contrast, temperature = losses if learn_temperature else (losses, None)
         return GMLTerms(contrast, temperature, mixture.everything.detach())
 
 
@@ -223,6 +224,9 @@ def gml_loss(
     reduction: str = 'mean',
 ) -> Tensor:
     """Gaussian mixture likelihood loss ``CE({log p(z|c) + log pi_c}_c, y)``.
+
+    For both terms of the method see GMLLoss, or :func:`gml_terms`: they take one pass over the
+    scores, where a call of this for each term takes two.
 
     Args:
         query: unit vectors.
@@ -270,20 +274,25 @@ def gml_loss(
 def mixture_cross_entropy(
     log_likelihood: Tensor, query_labels: Tensor, log_prior: Tensor, reduction: str = 'mean'
 ) -> Tensor:
-    """:func:`gml_loss` from the class log-likelihoods (N, C), ``-inf`` where there is no key."""
+    """:func:`gml_loss` from the class log-likelihoods, ``-inf`` where there is no key.
+
+    Shape:
+        log_likelihood (*, N, C). Returns (*), or (*, N) for 'none'.
+    """
     _check_reduction(reduction)
     log_joint = log_likelihood + log_prior.to(log_likelihood)
     known = (query_labels >= 0) & (query_labels < log_prior.shape[0])
-    own = log_joint.gather(1, query_labels.where(known, 0)[:, None])[:, 0]
+    label = query_labels.where(known, 0).expand(log_joint.shape[:-1])
+    own = log_joint.gather(-1, label[..., None])[..., 0]
     usable = known & (own > -torch.inf)
     # Rows that are not used are made harmless before the log-sum-exp, or -inf would become NaN.
-    log_joint = log_joint.where(usable[:, None], 0)
-    loss = (log_joint.logsumexp(1) - own.where(usable, 0)).where(usable, 0)
+    log_joint = log_joint.where(usable[..., None], 0)
+    loss = (log_joint.logsumexp(-1) - own.where(usable, 0)).where(usable, 0)
     if reduction == 'none':
         return loss
     if reduction == 'sum':
-        return loss.sum()
-    return loss.sum() / usable.sum().clamp(min=1)
+        return loss.sum(-1)
+    return loss.sum(-1) / usable.sum(-1).clamp(min=1)
 
 
 def distillation_loss(

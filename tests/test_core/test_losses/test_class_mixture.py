@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmseg_ltmi.core.losses import GMLLoss, class_mixture
+from mmseg_ltmi.core.losses import GMLLoss, class_mixture, class_mixture_torch
 from mmseg_ltmi.core.losses.functional import class_log_likelihood, gml_loss
 
 mixture = class_mixture.class_mixture
@@ -36,7 +36,7 @@ def naive(score, key_labels, num_classes, out):
 
 def blocks_of(queries):
     """Small blocks, so that a test goes over the border between them."""
-    return patch.multiple(class_mixture, BLOCK=1, MIN_QUERIES=queries)
+    return patch.multiple(class_mixture_torch, BLOCK=1, MIN_QUERIES=queries)
 
 
 def inner(values, weight):
@@ -228,7 +228,7 @@ def test_no_matrix_of_queries_by_keys(keys):
     labels, key_labels = (torch.randint(0, 3, (n,), generator=generator) for n in (400, keys))
     ids, key_ids = torch.arange(400), torch.arange(keys) - 7
     log_prior = torch.full((3,), -math.log(3), dtype=torch.float64)
-    with patch.object(class_mixture, 'BLOCK', 50_000), Watch() as watch:
+    with patch.object(class_mixture_torch, 'BLOCK', 50_000), Watch() as watch:
         GMLLoss(3)(
             q, labels, k, key_labels, log_prior, query_ids=ids, key_ids=key_ids
         ).backward()  # fmt: skip
@@ -245,3 +245,13 @@ def test_keys_without_gradient_take_no_product():
             ).backward()  # fmt: skip
         names.append([name for name in watch.names if 'mm' in name])
     assert names == [['aten::mm'] * 2 + ['aten::addmm_'] * n for n in (2, 1)]
+
+
+def test_a_loss_that_learns_the_temperature_takes_one_pass():
+    query, key = torch.randn(6, 4, requires_grad=True), torch.randn(9, 4)
+    temperature = torch.tensor(0.2, requires_grad=True)
+    with Watch() as watch:
+        gml_loss(
+            query, torch.arange(6) % 2, key, torch.arange(9) % 2, torch.zeros(2), temperature
+        ).backward()  # fmt: skip
+    assert [name for name in watch.names if 'mm' in name] == ['aten::mm'] * 2 + ['aten::addmm_']
