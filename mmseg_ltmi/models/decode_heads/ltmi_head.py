@@ -374,7 +374,8 @@ def _adapt_state_dict(head: LTMIHeadMixin, state_dict: dict[str, Tensor], prefix
     )
     parts = {key.removeprefix(prefix).split('.')[0] for key in state_dict if key.startswith(prefix)}
     shift = f'{prefix}score_reader.natural_shift'
-    if 'conv_seg' in parts and shift not in state_dict and head.score_reader is not None:
+    classifiers = {'conv_seg', 'cls_embed', 'cls_emb', 'kernel_generate_head'}
+    if parts & classifiers and shift not in state_dict and head.score_reader is not None:
         # The scores of a stock checkpoint are the natural posterior, whatever the config's loss
         # would make of them. Training on tells the reader otherwise in its first step.
         print_log(

@@ -44,11 +44,11 @@ SUPPORTED_HEADS = (
 """Heads that classify with ``cls_seg``. PointHead takes no ``contrast`` (it sees points, not a
 map); PSAHead calls a compiled op and needs full mmcv."""
 
-_MASKS = 'it classifies masks, not pixels; use a per-pixel head such as LTMIUPerHead'
 UNSUPPORTED_HEADS = {
-    'MaskFormerHead': _MASKS,
-    'Mask2FormerHead': _MASKS,
-    'SideAdapterCLIPHead': _MASKS,
+    'SideAdapterCLIPHead': (
+        'its class logits are similarities with the text embeddings of any class names, also of '
+        'classes that training has never seen, of which there is no prior; use LTMIMask2FormerHead'
+    ),
     'SegmenterMaskTransformerHead': (
         'its scores are products with learned class tokens and never pass cls_seg; use a '
         'per-pixel head over the same backbone, such as LTMISETRUPHead'
