@@ -107,12 +107,15 @@ class LTMIHeadMixin(_Head):
         return MODELS.build(
             {
                 'type': 'mmseg.PixelContrast',
-                'in_channels': self._classifier().in_channels,
+                'in_channels': self._feature_channels(),
                 'num_classes': self.num_classes,
                 **(self._contrast_config or {}),
                 **more,
             }
         )
+
+    def _feature_channels(self) -> int:
+        return self._classifier().in_channels
 
     def expect_teacher(self, channels: int) -> None:
         """From now on the segmentor gives the teacher's features to :meth:`contrast_losses`.

@@ -93,18 +93,14 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
         self.contrast_layers, self.shift_at = contrast_layers, shift_at
         super().__init__(*args, **kwargs)
 
+    def _feature_channels(self) -> int:
+        return self.cls_embed.in_features
+
     def _build_contrast(self, **more: Any) -> Any:
-        options = {'sampler': {}, **(self._contrast_config or {}), **more}
-        if isinstance(options['sampler'], dict):
-            options['sampler'] = {'type': MatchedQuerySampler, **options['sampler']}
-        return MODELS.build(
-            {
-                'type': 'mmseg.PixelContrast',
-                'in_channels': self.cls_embed.in_features,
-                'num_classes': self.num_classes,
-                **options,
-            }
-        )
+        sampler = (self._contrast_config or {}).get('sampler') or {}
+        if isinstance(sampler, dict):
+            sampler = {'type': MatchedQuerySampler, **sampler}
+        return super()._build_contrast(sampler=sampler, **more)
 
     # One class prior, read as that of presence by loss and contrast
 
@@ -280,4 +276,3 @@ def _make(head: type[nn.Module]) -> Any:
 
 LTMIMaskFormerHead = _make(MaskFormerHead)
 LTMIMask2FormerHead = _make(Mask2FormerHead)
-MASK_HEADS = ('MaskFormerHead', 'Mask2FormerHead')
