@@ -1,4 +1,4 @@
-# A small Mask2Former: 40 queries, 64 channels, three decoder layers; it needs mmdet (docs/masks.md).
+# A small Mask2Former: 40 queries, 64 channels, three decoder layers. Needs mmdet (docs/masks.md).
 # pip install 'mmseg_ltmi[efficientnet,mask]'; pip install --no-deps mmdet==3.3.0
 _base_ = './ce_fpn-lite0_600_camvid-192x192.py'
 custom_imports = dict(imports=['mmseg_ltmi', 'mmdet.models'])

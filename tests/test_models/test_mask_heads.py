@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from masks import CONTRAST, LOSS, NAMES, PRIOR, mask_batch, mask_segmentor, needs_mmdet
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 from mmseg.registry import MODELS
 from ranks import run_ranks
-from tiny import COUNTS, total
+from tiny import COUNTS, demo_run, total
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -438,3 +439,32 @@ def test_a_stock_head_is_read_too():
     )))  # fmt: skip
     wanted = -torch.tensor([1.0, 1.0, 2.0, 4.0]).log()
     torch.testing.assert_close(weighted.reader.natural_shift, wanted)
+
+
+def run_config(folder, steps):
+    cfg = demo_run(folder, steps)
+    model = mask_segmentor(head=dict(loss_decode=dict(type='LTMILoss')))
+    head = model.decode_head
+    head.num_classes, head.loss_cls.class_weight = 13, [1.0] * 13
+    head.contrast = dict(CONTRAST, queue=dict(size=208))
+    model.data_preprocessor.size = (32, 32)
+    cfg.model = model
+    cfg.default_hooks.checkpoint.interval = 2
+    cfg.custom_hooks += [dict(type='StepSeedHook')]
+    return cfg
+
+
+def test_a_run_resumes_bit_for_bit_with_the_counted_presence(tmp_path):
+    whole = Runner.from_cfg(run_config(tmp_path / 'whole', 3))
+    whole.train()
+    presence = ClassPrior.load(tmp_path / 'whole/class_prior.json').presence().log_probs()
+    torch.testing.assert_close(whole.model.decode_head.presence.log_prior, presence)
+    again = run_config(tmp_path / 'again', 3)
+    again.load_from, again.resume = str(tmp_path / 'whole/iter_2.pth'), True
+    torch.manual_seed(99)
+    resumed = Runner.from_cfg(again)
+    resumed.train()
+    assert resumed.iter == whole.iter == 3
+    torch.testing.assert_close(
+        resumed.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0, equal_nan=True
+    )
