@@ -1,6 +1,7 @@
 """MaskFormer's and Mask2Former's heads in their LTMI form, from the stock configs at toy size."""
 
 import copy
+import importlib
 import logging
 import sys
 from functools import partial
@@ -19,11 +20,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.apis.convert import to_stock
+from mmseg_ltmi.compat import _MissingOps, torch_deformable_attention
 from mmseg_ltmi.core import OperatingPoint
 from mmseg_ltmi.core.contrast import MatchedQuerySampler
 from mmseg_ltmi.core.losses import LabelOutOfRangeError
 
 TAU = 0.5
+CONTRAST_OF_PIXELS = dict(queue=dict(size=64), sampler=dict(num_samples=32))
 PRESENCE = torch.tensor(PRIOR['image_counts'], dtype=torch.float64)
 PRESENCE /= PRESENCE.sum()
 HALF = dict(type='LTMILoss', class_prior=PRIOR)
@@ -468,3 +471,31 @@ def test_a_run_resumes_bit_for_bit_with_the_counted_presence(tmp_path):
     torch.testing.assert_close(
         resumed.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0, equal_nan=True
     )
+
+
+def test_a_per_pixel_auxiliary_head_beside_a_stock_mask_classifier():
+    auxiliary = dict(
+        type='LTMIFCNHead', in_channels=256, in_index=2, channels=8, num_convs=1, num_classes=4,
+        concat_input=False, norm_cfg=dict(type='BN'), contrast=CONTRAST_OF_PIXELS,
+        loss_decode=dict(type='LTMILoss', class_prior=PRIOR, loss_weight=0.4),
+    )  # fmt: skip
+    model = build(ltmi=False, auxiliary_head=auxiliary).train()
+    losses = model.loss(*mask_batch())
+    total(losses).backward()
+    assert losses['aux.loss_ltmi'] > 0 and losses['aux.loss_contrast'] > 0
+    assert losses['decode.loss_cls'] > 0 and model.backbone.conv1.weight.grad.abs().sum() > 0
+
+
+def test_deformable_attention_without_compiled_ops_is_torchs():
+    if not isinstance(sys.modules.get('mmcv._ext'), _MissingOps):
+        pytest.skip('full mmcv has the compiled op')
+    attention = importlib.import_module('mmcv.ops.multi_scale_deform_attn')
+    torch_deformable_attention()
+    value, shapes = torch.rand(1, 20, 2, 4), torch.tensor([[4, 4], [2, 2]])
+    places, weights = torch.rand(1, 3, 2, 2, 4, 2), torch.rand(1, 3, 2, 2, 4)
+    start = torch.tensor([0, 16])
+    apply = attention.MultiScaleDeformableAttnFunction.apply
+    found = apply(value, shapes, start, places, weights, 64)
+    wanted = attention.multi_scale_deformable_attn_pytorch(value, shapes, places, weights)
+    torch.testing.assert_close(found, wanted)
+    assert found.shape == (1, 3, 8)
