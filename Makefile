@@ -41,6 +41,7 @@ dist: .venv/.lint
 	$(PIP) $(TORCH) -r requirements/build.txt
 	$(PIP) -r requirements/$(EXTRA).txt -r requirements/tests.txt
 	$(PIP) --no-build-isolation -e '.[$(EXTRA),test]'
+	$(if $(filter lite,$(EXTRA)),$(PIP) --no-deps -r requirements/mask.txt)
 	touch $@
 
 .venv/.lint: .venv/.ready

@@ -88,6 +88,8 @@ setup(
         'lite': ['mmcv-lite==2.1.0', *openmmlab],
         'full': ['mmcv>=2.1,<2.2', *openmmlab],
         'onedl': ['onedl-mmengine', 'onedl-mmcv', 'onedl-mmsegmentation', 'ftfy', 'regex'],
+        # What mmdet 3.3.0 imports; it is itself installed with --no-deps.
+        'mask': ['pycocotools', 'shapely', 'terminaltables', 'scipy', 'six', 'tqdm'],
         'efficientnet': efficientnet,
         'study': [*efficientnet, 'filelock', 'rankseg'],
         'test': [

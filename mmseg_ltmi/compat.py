@@ -92,6 +92,47 @@ def stand_in_for_compiled_ops() -> None:
     sys.modules['mmcv._ext'] = module
 
 
+def torch_deformable_attention() -> None:
+    """On a GPU mmcv-lite would call a compiled op for deformable attention: take torch's form.
+
+    That is what a CPU takes anyway. It needs more memory and time than the op (docs/masks.md).
+    """
+    if not isinstance(sys.modules.get('mmcv._ext'), _MissingOps):
+        return
+    attention: Any = importlib.import_module('mmcv.ops.multi_scale_deform_attn')
+
+    class TorchForm:
+        @staticmethod
+        def apply(
+            value: Any, shapes: Any, _start: Any, locations: Any, weights: Any, _step: Any
+        ) -> Any:
+            return attention.multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
+
+    attention.MultiScaleDeformableAttnFunction = TorchForm
+
+
+def require_mmdet(head: type) -> None:
+    """Called where a head of mmsegmentation that is mmdet's is built.
+
+    mmsegmentation swallows the error of an import and makes another class the head's base.
+
+    Raises:
+        ImportError: mmdet or what it imports is missing; or it came after mmsegmentation.
+    """
+    remedy = "pip install 'mmseg_ltmi[mask]', then pip install --no-deps mmdet==3.3.0"
+    try:
+        importlib.import_module('mmdet.models')
+    except (ImportError, AssertionError) as error:
+        raise ImportError(
+            f'{head.__name__} needs mmdet 3.x and what it imports, but {error}: {remedy}'
+        ) from error
+    if not any(base.__module__.startswith('mmdet.') for base in head.__mro__):
+        raise ImportError(
+            'mmsegmentation was imported while a part of mmdet was missing, so that '
+            f'{head.__name__} is without its base class: start Python again'
+        )
+
+
 def take_stand_in_to_workers() -> None:
     """A spawned worker of a data loader, as on Windows, imports what its data set's pickle names.
 

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmseg_ltmi.core.posterior import ScoreReader
 from mmseg_ltmi.core.posterior.score_reader import IS_READ, MEMORY
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint
+
+CLASSIFIERS = ('conv_seg', 'cls_embed', 'mask_norm')
+"""Layers whose bias is a constant per class: of most heads, of mask classifiers, of Segmenter."""
 
 READER = 'score_reader.'
 OF_EARLIER_VERSIONS = {
@@ -56,8 +60,8 @@ def to_stock(state: dict[str, Tensor], tau_test: float = 0.0) -> dict[str, Tenso
     """State dict of the model with stock heads.
 
     What a ScoreReader adds to the scores is a constant per class; it goes into the bias of
-    ``conv_seg``. What only training needs (queue, projections, temperature, counts, a teacher) is
-    left out.
+    ``conv_seg``, or of a mask classifier's ``cls_embed`` (a tau then acts on the queries). What
+    only training needs (queue, projections, temperature, counts, a teacher) is left out.
 
     Args:
         state: state dict of a model with LTMI heads, or of one such head. Those of earlier versions
@@ -89,13 +93,16 @@ def to_stock(state: dict[str, Tensor], tau_test: float = 0.0) -> dict[str, Tenso
         head = last if place == READER else place.removesuffix(READER)
         if head != last and head.startswith('decode_head.'):
             continue  # the coarse head of a cascade, whose raw scores the next one takes
-        bias = f'{head}conv_seg.bias'
+        found = (f'{head}{name}.bias' for name in CLASSIFIERS)
+        bias = next((key for key in found if key in stock), f'{head}conv_seg.bias')
         if bias not in stock:
             raise ValueError(
                 f'it has no {bias} to carry the shift (a cosine classifier, PointHead): it has no '
                 'stock form. Keep its config; docs/export.md says how to export it'
             )
-        shift = _shift(state, place, len(stock[bias]), tau_test)
+        no_object = int(bias.endswith('cls_embed.bias'))  # whose odds stay
+        shift = _shift(state, place, len(stock[bias]) - no_object, tau_test)
+        shift = F.pad(shift, (0, no_object))
         stock[bias] = (stock[bias] + shift).to(stock[bias].dtype)
     return stock
 

@@ -197,6 +197,12 @@ class _Switch:
         for place, head in heads:
             names = [_name(head), *(c.__name__ for c in getattr(_class(head), '__mro__', ()))]
             reason = next((UNSUPPORTED_HEADS[n] for n in names if n in UNSUPPORTED_HEADS), None)
+            if 'IterativeDecodeHead' in names:
+                raise SwitchOnError(
+                    f'{place}: {names[0]} has its classes and losses in kernel_generate_head: '
+                    "switch it on by hand, with type='LTMIIterativeDecodeHead', contrast=dict() "
+                    'and kernel_generate_head=dict(loss_decode=...), as docs/masks.md shows'
+                )
             if reason is not None:
                 raise SwitchOnError(f'{place}: {names[0]} has no LTMI form: {reason}')
         segmentor = _class(self.model)

@@ -10,6 +10,7 @@ from mmseg_ltmi.core.contrast import (
     ClassBalancedPixelSampler,
     ClassQueue,
     HardPixelSampler,
+    MatchedQuerySampler,
     PixelContrast,
     ProjectionHead,
     UniformPixelSampler,
@@ -21,6 +22,7 @@ for _part in (
     ClassBalancedPixelSampler,
     ClassQueue,
     HardPixelSampler,
+    MatchedQuerySampler,
     ProjectionHead,
     UniformPixelSampler,
 ):

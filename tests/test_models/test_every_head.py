@@ -20,7 +20,12 @@ from tiny import LOSS, total
 
 from mmseg_ltmi.apis.convert import to_stock
 from mmseg_ltmi.compat import _MissingOps
-from mmseg_ltmi.models.decode_heads import SUPPORTED_HEADS, UNSUPPORTED_HEADS, ltmi_head
+from mmseg_ltmi.models.decode_heads import (
+    OWN_FORMS,
+    SUPPORTED_HEADS,
+    UNSUPPORTED_HEADS,
+    ltmi_head,
+)
 
 CONFIGS = Path(mmseg.__file__).parent / '.mim/configs'
 TABLE = Path(__file__).parents[2] / 'docs/heads.md'
@@ -111,7 +116,8 @@ def batch(size, num_classes, step):
 
 @pytest.mark.parametrize(
     'name',
-    [pytest.param(n, marks=pytest.mark.smoke) if n in SMOKE else n for n in SUPPORTED_HEADS],
+    [pytest.param(n, marks=pytest.mark.smoke) if n in SMOKE else n for n in SUPPORTED_HEADS]
+    + ['SegmenterMaskTransformerHead'],
 )
 def test_head(name):
     if name not in NEEDS_OPS or has_ops:
@@ -164,6 +170,49 @@ def check_head(name):
         torch.testing.assert_close(stock, ours, atol=1e-3, rtol=1e-3)
 
 
+def test_k_net():
+    torch.manual_seed(0)
+    stock, size = model_config('IterativeDecodeHead')
+    changed = copy.deepcopy(stock)
+    head = changed.decode_head
+    loss = dict(type='LogitAdjustedLoss', class_prior=counts_of(head.kernel_generate_head))
+    head.kernel_generate_head.loss_decode = loss
+    head.update(type='LTMIIterativeDecodeHead', contrast=dict(queue=dict(size=2048)))
+    model, plain = MODELS.build(changed).train(), MODELS.build(stock)
+    inputs, samples = batch(size, 2, 0)
+    losses = model.loss(inputs, samples)
+    total(losses).backward()
+    stages = [key for key in losses if key.startswith('decode.loss_ltmi.s')]
+    assert len(stages) == 4 and losses['decode.loss_contrast'] > 0
+    assert all(value.isfinite().all() for value in losses.values())
+    missing, _ = plain.load_state_dict(model.state_dict(), strict=False)
+    assert not missing
+    metas = [sample.metainfo for sample in samples]
+    with torch.no_grad():
+        ours = model.eval().encode_decode(inputs, metas)
+        raw = plain.eval().encode_decode(inputs, metas)
+        shift = model.decode_head.score_reader.shift()
+        # The loss of a stage is that of its scores and the prior.
+        labels = torch.stack([sample.gt_sem_seg.data[0] for sample in samples])
+        model.train()
+        scores = model.decode_head(model.extract_feat(inputs))
+        upsampled = torch.nn.functional.interpolate(scores[-1], (size, size), mode='bilinear')
+        wanted = torch.nn.functional.cross_entropy(upsampled + shift.view(1, -1, 1, 1), labels)
+        found = model.decode_head.loss_by_feat(scores, samples)
+    assert shift.min() < -1
+    torch.testing.assert_close(ours, raw + shift.view(1, -1, 1, 1), atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(found['loss_ltmi.s3'], wanted, atol=1e-3, rtol=1e-3)
+    with pytest.raises(ValueError, match='it has no stock form'):
+        to_stock(model.state_dict())
+    ANSWERS['IterativeDecodeHead'] = 'yes, but it has no stock form: [masks.md](masks.md)'
+
+
+@pytest.mark.parametrize('name', ['MaskFormerHead', 'Mask2FormerHead'])
+def test_mask_classifiers(name):
+    assert issubclass(MODELS.get(f'LTMI{name}'), getattr(decode_heads, name))
+    ANSWERS[name] = 'yes, with mmdet: [masks.md](masks.md), tried at toy size'
+
+
 @pytest.mark.parametrize('name', UNSUPPORTED_HEADS)
 def test_others_say_why(name):
     stock, _ = model_config(name)
@@ -176,7 +225,8 @@ def test_others_say_why(name):
 def test_every_head_of_mmseg_has_an_answer():
     # KernelUpdateHead is a part of IterativeDecodeHead.
     heads = {n for n in decode_heads.__all__ if n.endswith('Head')} - {'KernelUpdateHead'}
-    assert heads == set(SUPPORTED_HEADS) | set(UNSUPPORTED_HEADS) == set(FILES)
+    known = {*SUPPORTED_HEADS, *OWN_FORMS, *UNSUPPORTED_HEADS}
+    assert heads == known == set(FILES)
 
 
 def test_the_table_in_the_docs():

@@ -9,11 +9,13 @@ from .pixel_sampler import (
     UniformPixelSampler,
 )
 from .projection_head import ProjectionHead
+from .query_sampler import MatchedQuerySampler
 
 __all__ = [
     'ClassBalancedPixelSampler',
     'ClassQueue',
     'HardPixelSampler',
+    'MatchedQuerySampler',
     'PixelContrast',
     'PixelSample',
     'ProjectionHead',

@@ -45,8 +45,14 @@ def natural_shift_of(loss: nn.Module, num_classes: int) -> Tensor | None:
 
 
 def losses_of(head: nn.Module) -> list[nn.Module]:
-    """The losses of a decode head's ``loss_decode``, one or several."""
-    losses: Any = head.loss_decode
+    """The losses of a decode head's ``loss_decode``, one or several.
+
+    A mask classifier has ``loss_cls`` instead, K-Net's head the losses of the one that it wraps.
+    """
+    losses: Any = getattr(head, 'loss_decode', None)
+    if losses is None:
+        wrapped = getattr(head, 'kernel_generate_head', None)
+        losses = head.loss_cls if wrapped is None else wrapped.loss_decode
     return list(losses) if isinstance(losses, nn.ModuleList) else [losses]
 
 
@@ -59,8 +65,8 @@ def stated_shift(losses: list[nn.Module], num_classes: int) -> Tensor | None:
         if getattr(loss, 'loss_weight', 1) == 0:
             continue
         shift = natural_shift_of(loss, num_classes)
-        if shift is not None and shift.shape == (num_classes,):
-            return shift
+        if shift is not None and shift.shape in ((num_classes,), (num_classes + 1,)):
+            return shift[:num_classes]  # a mask classifier's last class is "no object"
     return None
 
 

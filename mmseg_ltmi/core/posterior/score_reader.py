@@ -197,9 +197,17 @@ class ScoreReader(nn.Module):
             RuntimeError: ``tau_test`` is not zero and the class prior is unknown.
             ValueError: as :meth:`check`.
         """
-        self.check()
+        return self.known_natural_shift() + self.reading_shift()
+
+    def known_natural_shift(self) -> Tensor:
+        """``natural_shift``, or zeros while it is unknown, float32 (C,)."""
         # Unknown means that no loss gave these scores another meaning: they are read as they are.
-        shift = self.natural_shift.nan_to_num(nan=0.0) + self.point_shift
+        return self.natural_shift.nan_to_num(nan=0.0)
+
+    def reading_shift(self) -> Tensor:
+        """What is added to the natural log-posterior, float32 (C,); errors as :meth:`shift`."""
+        self.check()
+        shift = self.point_shift
         if self.tau_test:
             if self.log_prior.isnan().any():
                 raise RuntimeError(
@@ -216,6 +224,19 @@ class ScoreReader(nn.Module):
         They are the natural log-posterior up to a constant per pixel, less ``tau log pi``.
         """
         return logits + self.shift().to(logits).view(1, -1, *[1] * (logits.ndim - 2))
+
+    def read_masks(self, summed: Tensor, shift: Tensor) -> Tensor:
+        """A mask classifier's ``sum_q p_q(c) m_q`` as a log-posterior; see docs/method.md.
+
+        Args:
+            summed: (..., C, H, W), not negative.
+            shift: (C,), added to the logarithm.
+
+        Returns:
+            scores of the same shape, the log-posterior up to a constant per pixel.
+        """
+        tiny = torch.finfo(summed.dtype).tiny
+        return summed.clamp(min=tiny).log() + shift.to(summed)[:, None, None]
 
     def classes(self, logits: Tensor) -> Tensor:
         """Classes, int64 (B, ...), of raw scores (B, C, ...)."""

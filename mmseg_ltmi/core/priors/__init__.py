@@ -5,6 +5,7 @@ from .class_prior import ClassGroups, ClassPrior, build_class_prior
 from .count_report import CountReport, count_dataset
 from .counting import ClassCountError, list_failures
 from .fingerprint import describe
+from .presence import PresencePrior
 from .prior_buffer import PriorBuffer, check_priors_found, check_same_prior, is_same_log_prior
 from .prior_user import PriorUser
 
@@ -13,6 +14,7 @@ __all__ = [
     'ClassGroups',
     'ClassPrior',
     'CountReport',
+    'PresencePrior',
     'PriorBuffer',
     'PriorUser',
     'build_class_prior',

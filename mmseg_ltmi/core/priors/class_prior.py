@@ -133,6 +133,25 @@ class ClassPrior:
             tuple(rank[:num_head]), tuple(rank[num_head:start_tail]), tuple(rank[start_tail:])
         )
 
+    def presence(self) -> ClassPrior:
+        """The prior of the presence of classes in images: the image counts, as counts.
+
+        Of a prior that was counted as trained it is the presence in crops.
+
+        Raises:
+            ValueError: no image counts, or all of them zero.
+        """
+        if self.image_counts is None or not self.image_counts.any():
+            raise ValueError(
+                f'the class prior ({self.source or "given as numbers"}) has no image counts, which '
+                'the presence of classes is made of: count with mmseg-ltmi count'
+            )
+        images = self.image_counts
+        source = f'presence in images: {self.source}'
+        return ClassPrior(
+            images, self.classes, images, self.num_images, source=source, labels=self.labels
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """What :meth:`save` writes."""
         images = None if self.image_counts is None else self.image_counts.tolist()

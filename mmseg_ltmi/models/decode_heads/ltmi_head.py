@@ -109,12 +109,15 @@ class LTMIHeadMixin(_Head):
         return MODELS.build(
             {
                 'type': 'mmseg.PixelContrast',
-                'in_channels': self._classifier().in_channels,
+                'in_channels': self._feature_channels(),
                 'num_classes': self.num_classes,
                 **(self._contrast_config or {}),
                 **more,
             }
         )
+
+    def _feature_channels(self) -> int:
+        return self._classifier().in_channels
 
     def expect_teacher(self, channels: int) -> None:
         """From now on the segmentor gives the teacher's features to :meth:`contrast_losses`.
@@ -376,7 +379,8 @@ def _adapt_state_dict(head: LTMIHeadMixin, state_dict: dict[str, Tensor], prefix
     )
     parts = {key.removeprefix(prefix).split('.')[0] for key in state_dict if key.startswith(prefix)}
     shift = f'{prefix}score_reader.natural_shift'
-    if 'conv_seg' in parts and shift not in state_dict and head.score_reader is not None:
+    classifiers = {'conv_seg', 'cls_embed', 'cls_emb', 'kernel_generate_head'}
+    if parts & classifiers and shift not in state_dict and head.score_reader is not None:
         # The scores of a stock checkpoint are the natural posterior, whatever the config's loss
         # would make of them. Training on tells the reader otherwise in its first step.
         print_log(

@@ -44,18 +44,18 @@ SUPPORTED_HEADS = (
 """Heads that classify with ``cls_seg``. PointHead takes no ``contrast`` (it sees points, not a
 map); PSAHead calls a compiled op and needs full mmcv."""
 
-_MASKS = 'it classifies masks, not pixels; use a per-pixel head such as LTMIUPerHead'
+OWN_FORMS = (
+    'IterativeDecodeHead',
+    'Mask2FormerHead',
+    'MaskFormerHead',
+    'SegmenterMaskTransformerHead',
+)
+"""Heads that do not classify with ``cls_seg``, whose LTMI form has a file of its own."""
+
 UNSUPPORTED_HEADS = {
-    'MaskFormerHead': _MASKS,
-    'Mask2FormerHead': _MASKS,
-    'SideAdapterCLIPHead': _MASKS,
-    'SegmenterMaskTransformerHead': (
-        'its scores are products with learned class tokens and never pass cls_seg; use a '
-        'per-pixel head over the same backbone, such as LTMISETRUPHead'
-    ),
-    'IterativeDecodeHead': (
-        'its stages refine kernels and only the first one passes cls_seg; use the head that it '
-        'wraps (kernel_generate_head) by itself, such as LTMIUPerHead'
+    'SideAdapterCLIPHead': (
+        'its class logits are similarities with the text embeddings of any class names, also of '
+        'classes that training has never seen, of which there is no prior; use LTMIMask2FormerHead'
     ),
     'VPDDepthHead': 'it regresses depth and has no classes',
 }

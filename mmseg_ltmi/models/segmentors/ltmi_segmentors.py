@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from mmengine.logging import print_log
 from mmengine.structures import PixelData
+from mmseg.models.decode_heads import Mask2FormerHead, MaskFormerHead, SideAdapterCLIPHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import CascadeEncoderDecoder, EncoderDecoder, SegTTAModel
 from mmseg.registry import MODELS
@@ -25,7 +26,7 @@ from mmseg_ltmi.core.posterior import (
 from mmseg_ltmi.core.posterior.score_reader import MEMORY
 from mmseg_ltmi.core.priors import check_priors_found
 from mmseg_ltmi.core.state_dict_hooks import before_load, rename_keys
-from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
+from mmseg_ltmi.models.decode_heads import LTMIHeadMixin, LTMIMaskHeadMixin
 from mmseg_ltmi.models.raw_scores import warn_where_exported
 
 # A mixin in fact; to the type checker a segmentor, whose methods it extends.
@@ -128,16 +129,21 @@ class ScoreReadingMixin(_Segmentor):
         reader = self.reader
         reader.check()
         self._check_weights()
-        if not isinstance(last_head(self), LTMIHeadMixin):  # which has read them
+        head = last_head(self)
+        if not isinstance(head, LTMIHeadMixin):  # which has read them
             if not reader.has_shift:  # the prior may have come since
                 self._update_own_reader()
             if not reader.has_shift:  # and a prior file that would say it may be missing
-                check_priors_found(last_head(self))
+                check_priors_found(head)
                 self._say_unknown()
-            seg_logits = reader(seg_logits)
+            if not sums_masks(head):
+                seg_logits = reader(seg_logits)
         samples = super().postprocess_result(seg_logits, data_samples)
-        if reader.has_iou_rule:
-            for sample in samples:
+        for sample in samples:
+            if sums_masks(head):
+                summed = sample.seg_logits.data
+                sample.seg_logits = PixelData(data=_read_masks(head, reader, summed))
+            if sums_masks(head) or reader.has_iou_rule:
                 decided = reader.decide(sample.seg_logits.data, dim=0)
                 sample.pred_sem_seg = PixelData(data=decided[None])
         return samples
@@ -218,12 +224,25 @@ def last_head(model: nn.Module) -> BaseDecodeHead:
     return heads_of(model)[-1]
 
 
+def sums_masks(head: nn.Module) -> bool:
+    """Whether a head predicts ``sum_q p_q(c) m_q``, which is no log-posterior but a posterior."""
+    return isinstance(head, (MaskFormerHead, Mask2FormerHead, SideAdapterCLIPHead))
+
+
+def _read_masks(head: Any, reader: ScoreReader, summed: Tensor) -> Tensor:
+    # A stock head's queries have no shift, so that all of it is added to the map.
+    if isinstance(head, LTMIMaskHeadMixin):
+        return head.read_masks(summed)
+    return reader.read_masks(summed, reader.shift())
+
+
 def classifier_fingerprint(model: nn.Module) -> str:
     """16 hex digits of the last head's classifier; '' where there is none.
 
     Weights that were trained on, if only for a step, have another one.
     """
-    classifier = getattr(last_head(model), 'conv_seg', None)
+    head = last_head(model)
+    classifier = getattr(head, 'conv_seg', getattr(head, 'cls_embed', None))
     if classifier is None:
         return ''
     digest = hashlib.sha256()

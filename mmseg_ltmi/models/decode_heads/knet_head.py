@@ -1,0 +1,49 @@
+"""The LTMI form of K-Net's head, which refines the classifier's kernels in stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmseg.models.decode_heads import IterativeDecodeHead
+from mmseg.registry import MODELS
+from torch import Tensor
+
+from mmseg_ltmi.models.raw_scores import warn_where_exported
+
+from .ltmi_head import LTMIHeadMixin
+
+
+@MODELS.register_module()
+class LTMIIterativeDecodeHead(LTMIHeadMixin, IterativeDecodeHead):
+    """IterativeDecodeHead with the contrastive term and the score reader of LTMIHeadMixin.
+
+    The losses are those of ``kernel_generate_head``, which every stage shares: all are adjusted.
+    The pixel features are what the first classifier sees.
+    """
+
+    def _feature_channels(self) -> int:
+        return self.kernel_generate_head.conv_seg.in_channels
+
+    def _adjusts_before_upsampling(self) -> bool:
+        return False  # each stage's scores go to the head that is wrapped
+
+    def forward(self, inputs: list[Tensor]) -> Any:
+        """The plain head's raw scores (B, C, h, w), of every stage in training."""
+        seen: list[Tensor] = []
+        classifier = self.kernel_generate_head.conv_seg
+        hook = classifier.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+        try:
+            stages = super().forward(inputs)
+        finally:
+            hook.remove()
+        if self._record is None:
+            warn_where_exported(self.score_reader)
+        else:
+            self._record.features = seen[0]
+            self._record.logits = stages[-1] if isinstance(stages, list) else stages
+        return stages
+
+    def loss_by_feat(self, seg_logits: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The plain head's losses."""
+        self._stack_batch_gt(args[0])  # for the contrast; the wrapped head stacks its own
+        return super().loss_by_feat(seg_logits, *args, **kwargs)
