@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -211,8 +212,8 @@ def choose(
         metric = OperatingPointMetric(
             prior, len(dataset), ignore_index=index, memory_weights=weights, **how
         )
-        shown = model if memory is None else _WithMemory(model, memory)
-        measure(shown, loaders[split], metric, f'evaluating the {split} split', progress)
+        predict = None if memory is None else partial(_predict_with_memory, model, memory)
+        measure(model, loaders[split], metric, f'evaluating the {split} split', progress, predict)
         return metric
 
     selection = evaluate(
@@ -259,27 +260,19 @@ def choose(
     )
 
 
-class _WithMemory(torch.nn.Module):
-    """A model whose predictions have ``memory_logits`` too, what a memory adds at weight 1.
+def _predict_with_memory(model: Any, memory: ClassMemory, batch: Any) -> Any:
+    """Predictions that have ``memory_logits`` too, what a memory adds at weight 1.
 
     The scores are linear in the weight, as is what becomes of them until the decision (upsampling,
     the mean of windows), so predictions at weights 0 and 1 say what there is at any other.
     """
-
-    def __init__(self, model: Any, memory: ClassMemory) -> None:
-        super().__init__()
-        self.model, self.memory = model, memory
-
-    def test_step(self, batch: Any) -> Any:
-        reader = self.model.reader
-        reader.set_memory(self.memory, weight=1.0)
-        both = self.model.test_step(batch)
-        reader.reset_point()
-        samples = self.model.test_step(batch)
-        for sample, other in zip(samples, both, strict=True):
-            added = other.seg_logits.data - sample.seg_logits.data
-            sample.memory_logits = PixelData(data=added)
-        return samples
+    model.reader.set_memory(memory, weight=1.0)
+    both = model.test_step(batch)
+    model.reader.reset_point()
+    samples = model.test_step(batch)
+    for sample, other in zip(samples, both, strict=True):
+        sample.memory_logits = PixelData(data=other.seg_logits.data - sample.seg_logits.data)
+    return samples
 
 
 def _check_arguments(folds: int | None, choice: str, max_values: int, memory: Any) -> None:

@@ -175,7 +175,7 @@ def with_centers(memory: ClassMemory, count: int, seed: int = 0) -> ClassMemory:
             centers.append(own)
             cluster = torch.arange(len(own))
         else:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), np.errstate(invalid='ignore'):
                 # An empty cluster, of keys that are equal, is left out below.
                 warnings.filterwarnings('ignore', 'One of the clusters is empty', UserWarning)
                 found, number = kmeans2(own.numpy(), count, minit='++', rng=random)

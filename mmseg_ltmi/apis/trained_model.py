@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +191,12 @@ def check_labels(dataset: Any, split: str) -> None:
 
 
 def measure(
-    model: nn.Module, loader: DataLoader, metric: BaseMetric, what: str = '', progress: bool = False
+    model: nn.Module,
+    loader: DataLoader,
+    metric: BaseMetric,
+    what: str = '',
+    progress: bool = False,
+    predict: Callable[[Any], Any] | None = None,
 ) -> None:
     """Show the metric the model's predictions of what the loader gives, and evaluate it.
 
@@ -201,8 +206,10 @@ def measure(
         metric: its attributes are the result.
         what: is shown beside the progress bar.
         progress: show a progress bar on stderr.
+        predict: data samples of a batch; None is the model's ``test_step``.
     """
     on_device: Any = model.to(get_device()).eval()
+    predict = predict or on_device.test_step
     dataset: Any = loader.dataset
     check_ignore_index(last_head(model), [metric], dataset, 'the data set')
     evaluator = Evaluator(metric)
@@ -210,7 +217,7 @@ def measure(
     steps = len(loader) if progress else None
     with progress_bar(steps, what or 'evaluating') as advance, torch.no_grad():
         for batch in loader:
-            evaluator.process(on_device.test_step(batch), batch)
+            evaluator.process(predict(batch), batch)
             advance()
     evaluator.evaluate(len(dataset))
 
