@@ -131,7 +131,9 @@ def test_nyuv2_configs_read_what_the_converter_lays_out(file, tmp_path, monkeypa
         read = dataset[0]['data_samples'].gt_sem_seg.data.numpy()
         sizes[split] = read.shape
         assert set(np.unique(read)) <= {*range(39), 255}
-    assert sizes == {'train': (1, 224, 224), 'val': (1, 256, 344), 'test': (1, 256, 344)}
+    # An image may be scaled to less than a crop, which the batch is then padded to.
+    assert 192 <= sizes['train'][1] <= 224 and sizes['train'][2] == 224
+    assert sizes['val'] == sizes['test'] == (1, 256, 344)
     assert (read[0] == label).all()
 
 
