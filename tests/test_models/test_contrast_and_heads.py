@@ -147,8 +147,8 @@ def test_bad_input():
         head().loss([torch.randn(1, 8, 8, 8)], samples(torch.full((1, 16, 16), 7)), None)
     with pytest.raises(ValueError, match='out_channels=1'):
         MODELS.build(dict(type='LTMIFCNHead', **{**COMMON, 'num_classes': 2}, out_channels=1))
-    with pytest.raises(TypeError, match='classifies masks'):
-        MODELS.build(dict(type='LTMIMask2FormerHead'))
+    with pytest.raises(TypeError, match='LTMISideAdapterCLIPHead does not exist: its class logits'):
+        MODELS.build(dict(type='LTMISideAdapterCLIPHead'))
 
 
 class AddsOfSize(TorchDispatchMode):

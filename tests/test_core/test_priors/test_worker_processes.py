@@ -15,7 +15,9 @@ import torch
 from mmseg_ltmi.core.priors import ClassPrior
 
 SLOW_COUNT = """
-import os, sys, time
+import os, signal, sys, time
+# A shell lets what it starts in the background ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from types import SimpleNamespace
 import numpy as np
 from mmseg_ltmi.core.priors import count_dataset
