@@ -9,6 +9,7 @@ from unittest.mock import patch
 import pytest
 import torch
 import torch.nn.functional as F
+from masks import NAMES, mask_batch, mask_segmentor
 from mmseg.registry import MODELS
 from tiny import COUNTS, batch, segmentor, total
 from torch import nn
@@ -238,3 +239,21 @@ def test_a_wait_is_found():
 
     with pytest.raises(RuntimeError, match='wait|synchroniz'):
         without_waiting(nn.Linear(2, 2), step)
+
+
+@on_each_device
+@pytest.mark.parametrize('name', NAMES)
+def test_mask_classifiers_train_as_on_the_cpu(name, device):
+    torch.manual_seed(0)
+    model = MODELS.build(mask_segmentor(name)).eval()  # without dropout, which each draws
+    inputs, samples = mask_batch()
+    twin, its_samples = copy.deepcopy(model).to(device), [s.to(device) for s in samples]
+    losses = twin.loss(inputs.to(device), its_samples)
+    total(losses).backward()
+    for parameter in twin.parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all()
+    assert twin.decode_head.cls_embed.weight.grad.any()
+    if name == 'MaskFormerHead':  # the other one draws points, and each draws queries to contrast
+        expected = model.loss(inputs, samples)
+        for key in (key for key in expected if 'loss' in key and 'contrast' not in key):
+            torch.testing.assert_close(losses[key].cpu(), expected[key], rtol=1e-2, atol=1e-4)
