@@ -32,15 +32,20 @@ from mmseg_ltmi.evaluation.operating_point_metric import MEMORY_WEIGHTS
 from mmseg_ltmi.evaluation.per_class import number
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint
 from mmseg_ltmi.models.segmentors import (
-    check_memory,
-    check_memory_weights,
     classifier_fingerprint,
     last_head,
     reader_prefix,
 )
 
 from .config_changes import read_config
-from .trained_model import class_prior_of, load_model, measure, metainfo_of, split_loader
+from .trained_model import (
+    class_prior_of,
+    load_memory,
+    load_model,
+    measure,
+    metainfo_of,
+    split_loader,
+)
 
 CHOICES = ('natural', *choosing.CRITERIA, choosing.IOU_RULE, *choosing.WITH_MEMORY)
 FOLDS = 5
@@ -188,12 +193,7 @@ def choose(
     _check_splits(cfg, select, report)
     model: Any = load_model(cfg, checkpoint)
     if memory is not None:
-        where = 'the memory' if isinstance(memory, ClassMemory) else str(memory)
-        memory = (
-            copy.deepcopy(memory) if isinstance(memory, ClassMemory) else ClassMemory.load(memory)
-        )
-        check_memory(model, memory, where)
-        check_memory_weights(model, memory, where)
+        memory = load_memory(model, memory)
     loaders = {split: split_loader(cfg, split) for split in {select: None, report: None}}
     if folds is None or folds < 2:
         folds, warning = _default_folds(folds, loaders, select, report)

@@ -179,9 +179,8 @@ def with_centers(memory: ClassMemory, count: int, seed: int = 0) -> ClassMemory:
                 # An empty cluster, of keys that are equal, is left out below.
                 warnings.filterwarnings('ignore', 'One of the clusters is empty', UserWarning)
                 found, number = kmeans2(own.numpy(), count, minit='++', rng=random)
-            cluster = torch.from_numpy(number).long().unique(return_inverse=True)[1]
-            used = torch.from_numpy(found)[torch.from_numpy(number).long().unique()]
-            centers.append(F.normalize(used, dim=1))
+            used, cluster = torch.from_numpy(number).long().unique(return_inverse=True)
+            centers.append(F.normalize(torch.from_numpy(found)[used], dim=1))
         score = own @ centers[-1].T
         inside = F.one_hot(cluster, len(centers[-1])).bool()
         nearest.append(place[score.masked_fill(~inside, -torch.inf).argmax(0)])

@@ -14,13 +14,13 @@ from torch import Tensor
 from mmseg_ltmi.core.class_names import distinct_names
 from mmseg_ltmi.core.posterior import ClassMemory
 from mmseg_ltmi.core.progress import progress_bar
-from mmseg_ltmi.models.segmentors import check_memory, check_memory_weights, last_head
+from mmseg_ltmi.models.segmentors import last_head
 from mmseg_ltmi.visualization import PixelNeighbors
 
 from .browse import wanted_classes
 from .config_changes import read_config
 from .memory import pixels_of
-from .trained_model import class_prior_of, load_model, metainfo_of, split_loader
+from .trained_model import class_prior_of, load_memory, load_model, metainfo_of, split_loader
 
 PATCH = 0.2
 """Side of a picture around a pixel, as a share of the image's shorter side."""
@@ -66,9 +66,7 @@ def find_neighbors(
     cfg = read_config(config, options)
     model: Any = load_model(cfg, checkpoint)
     where = 'the memory' if isinstance(memory, ClassMemory) else str(memory)
-    memory = memory if isinstance(memory, ClassMemory) else ClassMemory.load(memory)
-    check_memory(model, memory, where)
-    check_memory_weights(model, memory, where)
+    memory = load_memory(model, memory)
     if memory.origins is None:
         raise ValueError(f'{where} does not say where its pixels come from: make it again')
     dataset: Any = split_loader(cfg, split, num_workers=0).dataset

@@ -20,6 +20,7 @@ from mmseg.registry import DATASETS, MODELS
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmseg_ltmi.core.posterior import ClassMemory
 from mmseg_ltmi.core.priors import ClassPrior, PriorBuffer, build_class_prior
 from mmseg_ltmi.core.priors.dataset_parts import unwrapped
 from mmseg_ltmi.core.priors.label_histogram import LABEL_MAPS
@@ -28,7 +29,7 @@ from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.engine.hooks.run_checks import check_ignore_index
 from mmseg_ltmi.evaluation.metric_prior import check_classes, check_reading
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint, trained_labels
-from mmseg_ltmi.models.segmentors import last_head
+from mmseg_ltmi.models.segmentors import check_memory, check_memory_weights, last_head
 from mmseg_ltmi.models.segmentors.ltmi_segmentors import unknown_prior
 
 from .config_changes import is_a, unwrapped_configs, with_operating_point
@@ -61,6 +62,20 @@ def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
     model.reader.tau_test = 0.0
     model.trained_labels = trained_labels(content)
     return revert_sync_batchnorm(model).eval()
+
+
+def load_memory(model: nn.Module, memory: ClassMemory | str | Path) -> ClassMemory:
+    """A copy of a memory, or that of a file, which fits a model.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is no memory, or a memory of another model or checkpoint.
+    """
+    where = 'the memory' if isinstance(memory, ClassMemory) else str(memory)
+    found = copy.deepcopy(memory) if isinstance(memory, ClassMemory) else ClassMemory.load(memory)
+    check_memory(model, found, where)
+    check_memory_weights(model, found, where)
+    return found
 
 
 def check_fits(model: nn.Module, state: Mapping[str, Any], checkpoint: str | Path) -> None:

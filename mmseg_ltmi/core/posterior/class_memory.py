@@ -102,16 +102,14 @@ class ClassMemory(nn.Module):
         self.classes = tuple(classes)
         self.fingerprint = fingerprint
         self.report = dict(report or {})
-        order = labels.argsort(stable=True)
+        order, column = sort_by_class(labels, num_classes)
         self.origins = origins and KeyOrigins(
             origins.images, origins.image[order], origins.position[order]
         )
         self.projector: Any = None if projector is None else copy.deepcopy(projector)
         # A row per class, so that its sum is over a dimension; what a class lacks weighs nothing.
-        count = labels.bincount(minlength=num_classes)
         row = labels[order]
-        column = torch.arange(len(order)) - (count.cumsum(0) - count)[row]
-        room = int(count.max())
+        room = int(column.max()) + 1
         self.register_buffer('keys', torch.zeros(num_classes, room, keys.shape[1]))
         self.register_buffer('log_share', torch.full((num_classes, room), -torch.inf))
         self.keys[row, column] = F.normalize(keys[order].float(), dim=1)
@@ -258,6 +256,21 @@ class ClassMemory(nn.Module):
         )
         memory.load_state_dict(state)
         return memory
+
+
+def sort_by_class(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """The order of labels by class, stable, and the rank of each of these within its class.
+
+    Args:
+        labels: int64 (K,), classes, on the CPU.
+        num_classes: C.
+
+    Returns:
+        int64 (K,) places, and int64 (K,) ranks from 0.
+    """
+    order = labels.argsort(stable=True)
+    count = labels.bincount(minlength=num_classes)
+    return order, torch.arange(len(order)) - (count.cumsum(0) - count)[labels[order]]
 
 
 def embed_pixels(features: Tensor, projector: nn.Module | None) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..distributed import gather_objects
+from .class_memory import sort_by_class
 
 
 class DrawnPixels(NamedTuple):
@@ -108,9 +109,7 @@ class KeyReservoir:
 
     def _first_of_class(self, labels: Tensor, count: int) -> Tensor:
         """Places of the first ones of each class, sorted by class."""
-        order = labels.argsort(stable=True)
-        number = labels.bincount(minlength=self.num_classes)
-        rank = torch.arange(len(order)) - (number.cumsum(0) - number)[labels[order]]
+        order, rank = sort_by_class(labels, self.num_classes)
         return order[rank < count]
 
     def gather(self) -> None:

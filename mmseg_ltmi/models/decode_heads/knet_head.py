@@ -8,6 +8,7 @@ from mmseg.models.decode_heads import IterativeDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from mmseg_ltmi.core import FeatureRecorder
 from mmseg_ltmi.models.raw_scores import warn_where_exported
 
 from .ltmi_head import LTMIHeadMixin
@@ -29,17 +30,13 @@ class LTMIIterativeDecodeHead(LTMIHeadMixin, IterativeDecodeHead):
 
     def forward(self, inputs: list[Tensor]) -> Any:
         """The plain head's raw scores (B, C, h, w), of every stage in training."""
-        seen: list[Tensor] = []
-        classifier = self.kernel_generate_head.conv_seg
-        hook = classifier.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
-        try:
+        with FeatureRecorder(self, self.kernel_generate_head.conv_seg) as recorder:
             stages = super().forward(inputs)
-        finally:
-            hook.remove()
+            features = recorder.features
         if self._record is None:
             warn_where_exported(self.score_reader)
         else:
-            self._record.features = seen[0]
+            self._record.features = features
             self._record.logits = stages[-1] if isinstance(stages, list) else stages
         return stages
 

@@ -6,6 +6,7 @@ from mmseg.models.decode_heads import SegmenterMaskTransformerHead
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from mmseg_ltmi.core import FeatureRecorder
 from mmseg_ltmi.models.raw_scores import warn_where_exported
 
 from .ltmi_head import LTMIHeadMixin
@@ -23,15 +24,12 @@ class LTMISegmenterMaskTransformerHead(LTMIHeadMixin, SegmenterMaskTransformerHe
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
         """The plain head's raw scores (B, C, h, w)."""
-        seen: list[Tensor] = []
-        hook = self.patch_proj.register_forward_hook(lambda _, x, out: seen.append(out))
-        try:
+        with FeatureRecorder(self, self.patch_proj) as recorder:
             logits = super().forward(inputs)
-        finally:
-            hook.remove()
+            projected = recorder.logits
         if self._record is None:
             warn_where_exported(self.score_reader)
         else:
-            patches = seen[0].transpose(1, 2).unflatten(2, logits.shape[2:])
+            patches = projected.transpose(1, 2).unflatten(2, logits.shape[2:])
             self._record.features, self._record.logits = patches, logits
         return logits
