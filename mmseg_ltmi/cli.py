@@ -21,6 +21,7 @@ from .version import __version__
 PACKAGE = Path(__file__).parent
 SPLITS = ('train', 'val', 'test')
 CHOICES = (
+    'auto',
     *('natural', 'tau by mIoU', 'tau by tail mIoU', 'tau by mAcc', 'IoU rule'),
     *('memory', 'memory and tau', 'memory and IoU rule'),
 )
@@ -301,8 +302,9 @@ def _choose(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--choose',
         choices=CHOICES,
-        default='tau by mIoU',
-        help='what is written; all are measured; default: tau by mIoU',
+        default='auto',
+        help='what is written; all are measured. default: auto, the one with the best '
+        'mIoU on folds of the selection split, also at the class frequencies of training',
     )
     parser.add_argument(
         '--memory', type=Path, metavar='FILE', help='of mmseg-ltmi memory: measure its weights too'

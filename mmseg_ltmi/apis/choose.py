@@ -6,7 +6,7 @@ import copy
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,12 @@ from .trained_model import (
     split_loader,
 )
 
-CHOICES = ('natural', *choosing.CRITERIA, choosing.IOU_RULE, *choosing.WITH_MEMORY)
+AUTO = 'auto'
+CHOICES = (AUTO, 'natural', *choosing.CRITERIA, choosing.IOU_RULE, *choosing.WITH_MEMORY)
 FOLDS = 5
 """Of cross-fitting, where nobody says how many."""
+SHIFT = 0.1
+"""Share of the pixels that may be of other classes than in training before it is said."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class Choice:
         report_curve: T summaries on the split that judges; None where it is the same.
         title: of the table.
         reader: of the model, at the chosen point.
+        name: of the chosen candidate.
+        estimates: of :func:`choosing.estimates`, where 'auto' has chosen by them.
         memory: that was given.
         reader_prefix: where its keys begin in a checkpoint of the model.
     """
@@ -81,7 +86,9 @@ class Choice:
     title: str
     reader: ScoreReader
     reader_prefix: str
+    name: str
     memory: ClassMemory | None = None
+    estimates: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def table(self) -> str:
@@ -92,6 +99,8 @@ class Choice:
         header = ['operating point', 'tau_test', *columns.values()]
         if self.memory is not None:
             header.insert(1, 'memory')
+        if self.estimates:
+            header += ['mIoU of folds', "at training's frequencies"]
         table = PrettyTable(header, align='r')
         table.align['operating point'] = 'l'
         table.title = self.title
@@ -102,6 +111,8 @@ class Choice:
             if self.memory is not None:
                 weight = 0.0 if point is None else point.memory_weight
                 row.insert(1, f'{weight:g}' if weight else '')
+            if self.estimates:
+                row += map(number, self.estimates.get(name, (None, None)))
             table.add_row(row)
         return table.get_string()
 
@@ -142,7 +153,7 @@ def choose(
     select: str = 'val',
     report: str = 'test',
     folds: int | None = None,
-    choice: str = 'tau by mIoU',
+    choice: str = AUTO,
     rankseg: bool = False,
     class_prior: Any = None,
     max_values: int = 2**25,
@@ -165,14 +176,17 @@ def choose(
         folds: choose on all but one of this many blocks of the ``report`` split and measure on the
             other, in turn. 1 (or 0) takes two splits as they are. None cross-fits in 5 blocks where
             both splits have the same images, as in a data set without labels for testing.
-        choice: the candidate that is chosen, one of CHOICES; all are measured.
+        choice: the candidate that is chosen, one of CHOICES; all are measured. 'auto' takes the one
+            whose mIoU, cross-fitted on the split that chooses, gains most over the natural argmax,
+            both as the classes are there and at training's class frequencies.
         rankseg: measure the peer RankSEG too, of the package rankseg.
         class_prior: as for LogitAdjustedLoss; None takes the model's, or that of a metric.
         max_values: posteriors that are kept for the fit of the IoU rule, pixels times classes.
         memory: of :func:`make_memory`, or its file.
         progress: show progress bars on stderr.
         options: values of the config by dotted key.
-        warn: is told where the two splits have images in common.
+        warn: is told where the two splits have images in common, and where the classes of the split
+            that chooses are not as frequent as in training.
 
     Raises:
         OSError: a file that is not there.
@@ -216,17 +230,25 @@ def choose(
         measure(model, loaders[split], metric, f'evaluating the {split} split', progress, predict)
         return metric
 
-    selection = evaluate(
-        select, folds=folds or 1, max_values=max_values, rules=peers if folds else {}
-    )
+    crossed = folds or 1
+    if choice == AUTO and not folds:
+        crossed = min(FOLDS, len(loaders[select].dataset))  # type: ignore[arg-type]
+    selection = evaluate(select, folds=crossed, max_values=max_values, rules=peers if folds else {})
     prior, judged = selection.prior, None
     choosing.check_choice(choice, _curve(selection), select)
-    fits = 1 + folds + (memory is not None)
+    _warn_of_shift(selection, select, warn)
+    of_folds: list[dict[str, OperatingPoint]] = []
+    fits = 1 + (memory is not None) + (crossed if crossed > 1 else 0)
     with progress_bar(fits if progress else None, 'fitting the IoU rule') as advance:
         points = choosing.candidates(selection, advance)
-        if folds:
-            areas = choosing.cross_fitted(selection, advance)
-    if not folds:
+        if crossed > 1:
+            of_folds = choosing.candidates_of_folds(selection, advance)
+    estimates = choosing.estimates(selection, of_folds) if choice == AUTO and of_folds else {}
+    if choice == AUTO:
+        choice = choosing.best_estimate(estimates) if estimates else 'natural'
+    if folds:
+        areas = choosing.cross_fitted(selection, of_folds)
+    else:
         rules = {name: point for name, point in points.items() if point.rule == 'iou'}
         judged = evaluate(report, rules={**rules, **peers}, max_values=0)
         areas = choosing.measured(points, judged)
@@ -241,6 +263,8 @@ def choose(
         report={
             'checkpoint': Path(checkpoint).name,
             **how,
+            'choice': choice,
+            'estimates': estimates,
             'taus': selection.taus,
             'values': values,
         },
@@ -257,7 +281,24 @@ def choose(
         reader=_reader_at(point, model, memory),
         memory=memory,
         reader_prefix=reader_prefix(model),
+        name=choice,
+        estimates=estimates,
     )
+
+
+def _warn_of_shift(
+    selection: OperatingPointMetric, split: str, warn: Callable[[str], None]
+) -> None:
+    prior, labelled = selection.prior, selection.tau_areas.sum(0)[0, 3]
+    shift, most = choosing.frequency_shift(labelled, prior)
+    if shift > SHIFT:
+        shares = 100 * labelled[most] / labelled.sum(), 100 * prior.probs(0)[most]
+        warn(
+            f'the classes of the {split} split are not as frequent as in training: {shift:.0%} of '
+            f'its pixels are of other classes ({prior.names[most]}: {shares[0]:.1f} % of the '
+            f'pixels, in training {shares[1]:.1f} %). What is chosen on it, the IoU rule most of '
+            'all, serves images with the frequencies of that split'
+        )
 
 
 def _predict_with_memory(model: Any, memory: ClassMemory, batch: Any) -> Any:

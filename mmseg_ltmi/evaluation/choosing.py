@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmseg_ltmi.core.posterior import OperatingPoint, decision_areas, iou_scores
+from mmseg_ltmi.core.posterior import OperatingPoint, class_scores
 from mmseg_ltmi.core.priors import ClassPrior
 
 from .area_rows import class_rows
@@ -51,20 +51,39 @@ def check_choice(choice: str, curve: list[dict[str, float]], split: str) -> None
 
 
 def candidates(
-    metric: OperatingPointMetric, advance: Callable[[], None] = lambda: None
+    metric: OperatingPointMetric,
+    advance: Callable[[], None] = lambda: None,
+    left_out: int | None = None,
 ) -> dict[str, OperatingPoint]:
     """Natural argmax, the best tau by each criterion, and the IoU rule, by name.
 
-    With a memory those of WITH_MEMORY too. ``advance`` is called when a rule is fitted, which takes
-    long.
+    With a memory those of WITH_MEMORY too.
+
+    Args:
+        metric: what the images gave.
+        advance: is called when a rule is fitted, which takes long.
+        left_out: number of a fold that has no say.
     """
-    found = _taus(metric, metric.tau_areas.sum(0), metric.memory_areas.sum(0))
-    found[IOU_RULE] = _iou_rule(metric, advance)
+    wanted = torch.arange(metric.folds) != (-1 if left_out is None else left_out)
+    areas, memory = metric.tau_areas[wanted].sum(0), metric.memory_areas[wanted].sum(0)
+    found = _taus(metric, areas, memory)
+    found[IOU_RULE] = _iou_rule(metric, advance, left_out)
     if metric.memory_weights:
         # At the end, and the rule behind the taus.
         found |= {name: found.pop(name) for name in WITH_MEMORY[:2]}
         weight = found[WITH_MEMORY[0]].memory_weight
-        found[WITH_MEMORY[2]] = _iou_rule(metric, advance, weight)
+        found[WITH_MEMORY[2]] = _iou_rule(metric, advance, left_out, weight)
+    return found
+
+
+def candidates_of_folds(
+    metric: OperatingPointMetric, advance: Callable[[], None] = lambda: None
+) -> list[dict[str, OperatingPoint]]:
+    """The candidates of each fold, chosen on all the others. ``advance`` is called after each."""
+    found = []
+    for fold in range(metric.folds):
+        found.append(candidates(metric, left_out=fold))
+        advance()
     return found
 
 
@@ -94,9 +113,12 @@ def _point(metric: OperatingPointMetric, rule: str, **more: Any) -> OperatingPoi
 
 
 def _iou_rule(
-    metric: OperatingPointMetric, advance: Callable[[], None], memory_weight: float = 0.0
+    metric: OperatingPointMetric,
+    advance: Callable[[], None],
+    left_out: int | None,
+    memory_weight: float = 0.0,
 ) -> OperatingPoint:
-    rule = metric.fit(memory_weight=memory_weight)
+    rule = metric.fit(left_out, memory_weight)
     advance()
     fitted = dict(iou=tuple(rule.iou.tolist()), union=tuple(rule.union.tolist()))
     return _point(metric, 'iou', **fitted, memory_weight=memory_weight)
@@ -122,32 +144,81 @@ def measured_per_image(
 
 
 def cross_fitted(
-    metric: OperatingPointMetric, advance: Callable[[], None] = lambda: None
+    metric: OperatingPointMetric, of_folds: list[dict[str, OperatingPoint]]
 ) -> dict[str, Tensor]:
-    """Areas (4, C) of each criterion, chosen on all folds but one and measured on that one.
+    """Areas (4, C) of each candidate, chosen on all folds but one and measured on that one.
 
     The taus are measured on every pixel, the IoU rule on the sample, whose weights make its areas
-    unbiased. Rules that need no choice follow as they are. ``advance`` is called after each fold.
+    unbiased. Rules that need no choice follow as they are.
+
+    Args:
+        metric: what the images gave.
+        of_folds: of :func:`candidates_of_folds`.
     """
-    names = ['natural', *CRITERIA, IOU_RULE, *(WITH_MEMORY if metric.memory_weights else ())]
-    total = {name: torch.zeros_like(metric.tau_areas[0, 0]) for name in names}
-    whole, with_memory = metric.tau_areas.sum(0), metric.memory_areas.sum(0)
-    for fold, areas in enumerate(metric.tau_areas):
-        chosen = _taus(metric, whole - areas, with_memory - metric.memory_areas[fold])
-        for name, point in chosen.items():
-            total[name] += metric.areas_at(point)[fold]
-        total[IOU_RULE] += _rule_on_fold(metric, fold)
-        if metric.memory_weights:
-            weight = chosen[WITH_MEMORY[0]].memory_weight
-            total[WITH_MEMORY[2]] += _rule_on_fold(metric, fold, weight)
-        advance()
+    total: dict[str, Any] = dict.fromkeys(of_folds[0], 0.0)
+    for fold, points in enumerate(of_folds):
+        sample = metric.sample(fold.__eq__)
+        for name, point in points.items():
+            on_every_pixel = point.rule == 'tau'
+            total[name] += metric.areas_at(point)[fold] if on_every_pixel else sample.areas(point)
     return total | metric.rule_areas
 
 
-def _rule_on_fold(metric: OperatingPointMetric, fold: int, memory_weight: float = 0.0) -> Tensor:
-    rule = metric.fit(left_out=fold, memory_weight=memory_weight)
-    sample = metric.sample(fold.__eq__)
-    posterior = sample.posterior(memory_weight)
-    decision = iou_scores(posterior, rule.iou, rule.union).argmax(1)
-    weight = sample.weight.double()
-    return decision_areas(decision, sample.label, metric.prior.num_classes, weight)
+AIM_AT_MIOU = ('natural', 'tau by mIoU', IOU_RULE, *WITH_MEMORY)
+"""From the simplest on."""
+WORTH_IT = 0.1
+"""mIoU in percent that a reading must gain over a simpler one."""
+
+
+def estimates(
+    metric: OperatingPointMetric, of_folds: list[dict[str, OperatingPoint]]
+) -> dict[str, tuple[float, float]]:
+    """Cross-fitted mIoU of the candidates that aim at it, for two class frequencies, in percent.
+
+    The first is for the classes as they are on these images. The second is for classes as frequent
+    as in the metric's prior: each pixel counts ``pi_c / share of class c``, but at most tenfold, so
+    that a few pixels do not decide. A reading that is good only at the frequencies that it was
+    chosen at falls behind in the second.
+
+    Args:
+        metric: what the images gave.
+        of_folds: of :func:`candidates_of_folds`.
+    """
+    names = [name for name in AIM_AT_MIOU if name in of_folds[0]]
+    labelled = metric.tau_areas.sum(0)[0, 3]
+    as_in_training = (metric.prior.probs(0) / (labelled / labelled.sum())).clamp(max=10)
+    samples = [metric.sample(fold.__eq__) for fold in range(metric.folds)]
+
+    def miou(name: str, factor: Tensor | None) -> float:
+        pairs = zip(samples, of_folds, strict=True)
+        areas = [sample.areas(points[name], factor) for sample, points in pairs]
+        return float(class_scores(torch.stack(areas).sum(0))[0].nanmean())
+
+    return {name: (miou(name, None), miou(name, as_in_training)) for name in names}
+
+
+def best_estimate(estimates: dict[str, tuple[float, float]]) -> str:
+    """The candidate that gains most over the natural argmax where it gains less of the two.
+
+    It must gain a tenth of a point over every simpler one.
+    """
+    best, best_gain = 'natural', 0.0
+    for name, values in estimates.items():
+        gain = min(value - base for value, base in zip(values, estimates['natural'], strict=True))
+        if gain >= best_gain + WORTH_IT:
+            best, best_gain = name, gain
+    return best
+
+
+def frequency_shift(labelled: Tensor, prior: ClassPrior) -> tuple[float, int]:
+    """Share of the pixels that would have to be of other classes for the prior's frequencies.
+
+    Args:
+        labelled: (C,) label pixels of a split.
+        prior: of training.
+
+    Returns:
+        the total variation distance, 0..1, and the class whose share differs most.
+    """
+    difference = labelled.double() / labelled.sum() - prior.probs(0)
+    return float(difference.abs().sum() / 2), int(difference.abs().argmax())

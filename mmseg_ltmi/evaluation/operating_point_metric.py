@@ -54,6 +54,21 @@ class PosteriorSample(NamedTuple):
         scores = self.log_posterior
         return (scores + memory_weight * self.memory if memory_weight else scores).softmax(1)
 
+    def areas(self, point: OperatingPoint, factor: Tensor | None = None) -> Tensor:
+        """float64 (4, C), as in :func:`decision_areas`, of an operating point.
+
+        Args:
+            point: with a memory or without.
+            factor: (C,) how often a pixel of each class counts; None is once.
+        """
+        scores = self.log_posterior
+        if point.memory_weight:
+            scores = scores + point.memory_weight * self.memory
+        weight = self.weight.double()
+        if factor is not None:
+            weight = weight * factor.double()[self.label]
+        return decision_areas(point.decide(scores.T), self.label, scores.shape[1], weight)
+
 
 class OperatingPointMetric(BaseMetric):
     """Areas at each tau, those of given rules, and a sample of the posteriors.

@@ -35,6 +35,10 @@ def summaries(areas, prior):
     return {name: choosing.summary_of(of, prior) for name, of in areas.items()}
 
 
+def cross_fitted(metric):
+    return choosing.cross_fitted(metric, choosing.candidates_of_folds(metric))
+
+
 def test_candidates_and_their_measure_by_hand():
     selection, world = gather()
     points = choosing.candidates(selection)
@@ -67,7 +71,7 @@ def test_the_sample_is_bounded_and_unbiased():
 
 def test_cross_fitting_measures_what_the_other_folds_chose():
     metric, world = gather(folds=3)
-    table = summaries(choosing.cross_fitted(metric), metric.prior)
+    table = summaries(cross_fitted(metric), metric.prior)
     total = torch.zeros(4, 3, dtype=torch.float64)
     for fold in range(3):
         others = metric.tau_areas.sum(0) - metric.tau_areas[fold]
@@ -80,6 +84,75 @@ def test_cross_fitting_measures_what_the_other_folds_chose():
     )
     with pytest.raises(ValueError, match='folds=9 of 6'):
         OperatingPointMetric(metric.prior, 6, folds=9)
+
+
+def test_estimates_are_those_of_the_other_folds_also_at_other_frequencies():
+    metric, world = gather(folds=3)
+    metric.prior = ClassPrior([40, 40, 20])
+    of_folds = choosing.candidates_of_folds(metric)
+    assert [len(points) for points in of_folds] == [5, 5, 5]
+    found = choosing.estimates(metric, of_folds)
+    assert list(found) == ['natural', 'tau by mIoU', 'IoU rule']
+    labelled = torch.cat([y[y < 3].flatten() for _, y in world]).bincount().double()
+    factor = metric.prior.probs(0) / (labelled / labelled.sum())
+    for name, values in found.items():
+        confusion = torch.zeros(3, 3, dtype=torch.float64)
+        for fold, points in enumerate(of_folds):
+            for logits, label in world[2 * fold : 2 * fold + 2]:
+                pairs = zip(label.flatten(), points[name].decide(logits).flatten(), strict=True)
+                for true, said in pairs:
+                    if true < 3:
+                        confusion[true, said] += 1
+        for value, of in zip(values, (confusion, confusion * factor[:, None]), strict=True):
+            right = of.diagonal()
+            iou = right / (of.sum(0) + of.sum(1) - right)
+            assert value == pytest.approx(float(100 * iou.mean()), abs=1e-6)
+
+
+def test_the_best_estimate_gains_at_both_frequencies():
+    found = {'natural': (50.0, 40.0), 'tau by mIoU': (51.0, 41.0), 'IoU rule': (56.0, 39.0)}
+    assert choosing.best_estimate(found) == 'tau by mIoU'
+    assert choosing.best_estimate({**found, 'IoU rule': (56.0, 42.0)}) == 'IoU rule'
+    assert choosing.best_estimate({**found, 'IoU rule': (51.0, 41.05)}) == 'tau by mIoU'
+    assert choosing.best_estimate({**found, 'tau by mIoU': (50.05, 41.0)}) == 'natural'
+
+
+def test_a_reading_that_is_good_at_shifted_frequencies_only_is_not_chosen():
+    """The rare classes of the split that chooses are frequent, those of the report are not."""
+    prior = ClassPrior([60, 25, 10, 4, 1])
+
+    def measured(shares, seed, folds=1, rules=None):
+        generator = torch.Generator().manual_seed(seed)
+        metric = OperatingPointMetric(prior, 10, rules, folds=folds)
+        for _ in range(10):
+            shape = 5, 30, 30
+            label = torch.multinomial(torch.tensor(shares), 900, True, generator=generator)
+            certain = 2.25 * torch.nn.functional.one_hot(label, 5).T.view(shape)
+            logits = 1.5 * torch.randn(shape, generator=generator) + certain
+            logits += prior.log_probs()[:, None, None]
+            metric.process({}, [as_sample(logits, label.view(30, 30))])
+        metric.evaluate(10)
+        return metric
+
+    selection = measured([0.45, 0.2, 0.15, 0.12, 0.08], seed=0, folds=5)
+    points = choosing.candidates(selection)
+    estimates = choosing.estimates(selection, choosing.candidates_of_folds(selection))
+    rules = {'IoU rule': points['IoU rule']}
+    report = measured([0.6, 0.25, 0.1, 0.04, 0.01], seed=1, rules=rules)
+    values = summaries(choosing.measured(points, report), prior)
+    as_it_is = {name: pair[0] for name, pair in estimates.items()}
+    assert max(as_it_is, key=as_it_is.get) == 'tau by mIoU' != choosing.best_estimate(estimates)
+    chosen = values[choosing.best_estimate(estimates)]['mIoU']
+    assert chosen > 2 + values['tau by mIoU']['mIoU']
+    for name, (_, as_in_training) in estimates.items():
+        assert values[name]['mIoU'] == pytest.approx(as_in_training, abs=2)
+
+
+def test_a_shift_of_frequencies_is_the_share_of_pixels_that_would_change():
+    prior = ClassPrior([50, 30, 20], ['road', 'tree', 'pole'])
+    assert choosing.frequency_shift(torch.tensor([5, 3, 2]), prior)[0] == pytest.approx(0, abs=1e-6)
+    shift, most = choosing.frequency_shift(torch.tensor([7.0, 1.5, 1.5]), prior)
+    assert (shift, most) == (pytest.approx(0.2), 0)
 
 
 def gather_with_memory(rules=None, folds=1, **more):
@@ -129,7 +202,7 @@ def test_a_memory_is_measured_at_each_weight_and_tau():
 
 def test_a_memory_is_cross_fitted():
     metric, world = gather_with_memory(folds=3)
-    table = summaries(choosing.cross_fitted(metric), metric.prior)
+    table = summaries(cross_fitted(metric), metric.prior)
     total = torch.zeros(4, 3, dtype=torch.float64)
     for fold in range(3):
         others = metric.memory_areas.sum(0) - metric.memory_areas[fold]
@@ -153,7 +226,7 @@ def test_labels_of_no_class_take_no_part():
         other.process({}, [as_sample(logits, label)])
     other.evaluate(len(world))
     assert choosing.candidates(other) == choosing.candidates(metric)
-    ours, theirs = choosing.cross_fitted(other), choosing.cross_fitted(metric)
+    ours, theirs = cross_fitted(other), cross_fitted(metric)
     assert all(torch.equal(ours[name], areas) for name, areas in theirs.items())
 
 

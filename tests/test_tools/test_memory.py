@@ -75,7 +75,8 @@ def test_the_iou_rule_with_a_memory_and_cross_fitting(folder, cfg, file, tmp_pat
     assert miou(cfg, folder / 'soft.pth', tmp_path, operating_point=point) == pytest.approx(
         values, abs=0.011
     )
-    folded = choose(cfg, folder / 'soft.pth', memory=ClassMemory.load(file), folds=3)
+    memory = ClassMemory.load(file)
+    folded = choose(cfg, folder / 'soft.pth', memory=memory, folds=3, choice='natural')
     assert set(folded.values) == set(found.values) and not folded.point.memory_weight
     # Without a memory the same candidates are what they were.
     plain = choose(cfg, folder / 'soft.pth', folds=3)

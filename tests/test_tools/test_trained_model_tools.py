@@ -18,6 +18,7 @@ from mmseg_ltmi.apis.trained_model import class_prior_of, load_model, split_data
 from mmseg_ltmi.cli import main
 from mmseg_ltmi.core.priors import ClassPrior
 from mmseg_ltmi.datasets import LongTailShapesDataset
+from mmseg_ltmi.evaluation import choosing
 from mmseg_ltmi.evaluation.per_class import summary
 
 ROOT = Path(__file__).parents[2]
@@ -66,33 +67,63 @@ def test_choose_report_embed_and_use(folder, cfg, capsys):
 
 def test_the_images_count_and_not_the_names_of_the_splits(folder, cfg):
     told = []
+
+    def warn(text):
+        if 'not as frequent as in training' not in text:  # six images differ by chance
+            told.append(text)
+
     cfg.val_dataloader.dataset = cfg.test_dataloader.dataset.copy()
     cfg.val_dataloader.dataset.indices = [4, 5]
-    choose(cfg, folder / 'small.pth', warn=told.append)
+    choose(cfg, folder / 'small.pth', warn=warn)
     assert len(told) == 1 and '2 of the 6 of test are in val too' in told[0]
     assert 'cross-fit with --folds 5' in told[0]
     cfg.test_dataloader.dataset.indices = [0, 1, 2]
-    choose(cfg, folder / 'small.pth', warn=told.append)
+    choose(cfg, folder / 'small.pth', warn=warn)
     assert len(told) == 1
 
 
 def test_the_same_images_are_cross_fitted_by_default(folder, cfg):
     """As in a data set without labels for testing, whose test split is val."""
     told = []
+
+    def warn(text):
+        if 'not as frequent as in training' not in text:
+            told.append(text)
+
     cfg.val_dataloader = cfg.test_dataloader
-    found = choose(cfg, folder / 'small.pth', warn=told.append)
+    found = choose(cfg, folder / 'small.pth', warn=warn)
     assert found.title == 'test split, cross-fitted in 5 folds, as val has the same images'
-    folded = choose(cfg, folder / 'small.pth', folds=5, warn=told.append)
+    folded = choose(cfg, folder / 'small.pth', folds=5, warn=warn)
     assert found.values == folded.values and found.point.report['folds'] == 5 and not told
-    same = choose(cfg, folder / 'small.pth', select='test', warn=told.append)
+    same = choose(cfg, folder / 'small.pth', select='test', warn=warn)
     assert same.title == 'test split, cross-fitted in 5 folds' and not told
     for folds in (0, 1):
-        found = choose(cfg, folder / 'small.pth', folds=folds, warn=told.append)
+        found = choose(cfg, folder / 'small.pth', folds=folds, warn=warn)
         assert found.title == 'test split, chosen on val' and found.point.report['folds'] == 0
     assert len(told) == 2 and '6 of the 6 of test are in val too' in told[1]
     cfg.test_dataloader.dataset.indices = [0]  # not to be divided
-    choose(cfg, folder / 'small.pth', max_values=2**12, warn=told.append)
+    choose(cfg, folder / 'small.pth', max_values=2**12, warn=warn)
     assert len(told) == 3
+
+
+def test_the_default_choice_says_what_it_went_by(folder, cfg):
+    told = []
+    found = choose(cfg, folder / 'small.pth', warn=told.append)
+    assert found.name in found.estimates and found.point.report['choice'] == found.name
+    assert choosing.best_estimate(found.estimates) == found.name
+    header, row = (found.table.splitlines()[i] for i in (3, 5))
+    assert 'mIoU of folds' in header and "at training's frequencies" in header
+    assert [float(v) for v in row.split('|')[-3:-1]] == pytest.approx(
+        found.estimates['natural'], abs=0.01
+    )
+    assert not told
+    choose(cfg, folder / 'small.pth', choice='natural', class_prior=[1] * 13, warn=told.append)
+    assert len(told) == 1 and 'the classes of the val split are not as frequent as' in told[0]
+    assert 'in training 7.7 %' in told[0]
+    named = choose(cfg, folder / 'small.pth', choice='natural', warn=told.append)
+    assert not named.estimates and 'mIoU of folds' not in named.table
+    cfg.val_dataloader.dataset.indices = [0]  # not to be divided
+    assert choose(cfg, folder / 'small.pth', max_values=2**12, warn=told.append).name == 'natural'
 
 
 @DATASETS.register_module(force=True)
