@@ -261,10 +261,17 @@ def _memory(parser: argparse.ArgumentParser) -> None:
         'term',
     )
     parser.add_argument(
+        '--from-queue',
+        action='store_true',
+        help="read no image: the keys are those of training's queue; what is drawn, and --split, "
+        'say nothing then',
+    )
+    parser.add_argument(
         '--temperature',
         type=float,
         metavar='T',
-        help='default: what the contrastive term has learned, 0.05 for raw features',
+        help='default: what the contrastive term has learned; for raw features the one at which '
+        'the stored pixels read each other best',
     )
     parser.add_argument(
         '--seed', type=int, default=0, help='of the draw and of k-means; default: 0'

@@ -8,6 +8,7 @@ common = dict(
 )
 seeds = (0, 1, 2)
 judge = ['--select', 'val', '--report', 'test', '--class-prior', 'nyuv2']
+memory = ['--centers', '16']
 
 
 def adjusted(contrast=None, **loss):

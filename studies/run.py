@@ -21,7 +21,7 @@ from threading import Event
 from typing import Any
 
 from filelock import FileLock, Timeout
-from study_runs import Run, Study, read_study
+from study_runs import Judge, Run, Study, read_study
 from study_tables import make_tables
 
 from mmseg_ltmi.core.json_file import write_json
@@ -82,7 +82,7 @@ def chosen(study: Study, rows: list[str] | None, seeds: list[int] | None) -> lis
 class Workers:
     """Trains and judges runs, a number at a time, by the command line of mmseg_ltmi."""
 
-    def __init__(self, judge: list[str], number: int) -> None:
+    def __init__(self, judge: Judge, number: int) -> None:
         self.judge = judge
         self.pool = ThreadPoolExecutor(number)
         # Beside each other, each has its share of the cores.
@@ -147,8 +147,15 @@ class Workers:
             # An earlier judgement stays until there is a new one.
             new = run.folder / 'new_operating_point'
             rmtree(new, ignore_errors=True)
-            self.call(run, ['choose', run.file, last, '--out', new, '--force', *self.judge])
-            (new / 'judge.json').write_text(json.dumps(self.judge), encoding='utf-8')
+            arguments: list[Any] = list(self.judge.choose)
+            if self.judge.memory is not None:
+                file = run.folder / 'class_memory.pth'
+                self.call(
+                    run, ['memory', run.file, last, '--out', file, '--force', *self.judge.memory]
+                )
+                arguments += ['--memory', file]
+            self.call(run, ['choose', run.file, last, '--out', new, '--force', *arguments])
+            (new / 'judge.json').write_text(json.dumps(self.judge.arguments), encoding='utf-8')
             rmtree(run.judgement, ignore_errors=True)
             new.rename(run.judgement)
 

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmseg_ltmi.core.json_file import read_json, write_json
 
 LIST = (list, tuple)
-KEYS = dict(base=str, common=dict, rows=dict, seeds=LIST, judge=LIST)
+KEYS = dict(base=str, common=dict, rows=dict, seeds=LIST, judge=LIST, memory=LIST)
 ROW_KEYS = dict(base=str, change=dict, seeds=LIST, needs=str)
 
 
@@ -48,9 +48,10 @@ class Run(NamedTuple):
         """When its training ended; None before that."""
         return _read(self.folder / 'trained.json')
 
-    def is_finished(self, judge: list[str]) -> bool:
+    def is_finished(self, judge: Judge) -> bool:
         """Whether it is trained, and judged with these arguments."""
-        return self.trained is not None and _read(self.judgement / 'judge.json') == judge
+        judged_by = _read(self.judgement / 'judge.json')
+        return self.trained is not None and judged_by == judge.arguments
 
     def checkpoint(self) -> Path | None:
         """The last one, also where the folder was moved since; None if there is none."""
@@ -85,12 +86,29 @@ class Run(NamedTuple):
         return next((f'{run.name}, which it needs: {text}' for run, text in reasons if text), '')
 
 
+class Judge(NamedTuple):
+    """Arguments of what judges a run.
+
+    Attributes:
+        choose: of mmseg-ltmi choose.
+        memory: of mmseg-ltmi memory, whose file choose is given; None judges without one.
+    """
+
+    choose: list[str]
+    memory: list[str] | None = None
+
+    @property
+    def arguments(self) -> list[str]:
+        """What a judgement keeps, so that one of other arguments is seen to be another."""
+        return self.choose if self.memory is None else [*self.choose, 'memory', *self.memory]
+
+
 class Study(NamedTuple):
     """What FILE describes: runs in the order of training, rows in that of the tables, judge."""
 
     runs: list[Run]
     rows: list[str]
-    judge: list[str]
+    judge: Judge
 
 
 def read_study(file: Path, out: Path) -> Study:
@@ -134,7 +152,12 @@ def read_study(file: Path, out: Path) -> Study:
         runs.append(Run(name, seed, out, cfg, tuple(r for r in runs if r.row == row.get('needs'))))
     if not runs:
         raise ValueError(f'{file} must have rows=dict(NAME=dict(...), ...) with seeds')
-    return Study(runs, list(rows), [str(argument) for argument in study.get('judge', [])])
+    memory = study.get('memory')
+    judge = Judge(
+        [str(argument) for argument in study.get('judge', [])],
+        None if memory is None else [str(argument) for argument in memory],
+    )
+    return Study(runs, list(rows), judge)
 
 
 def difference(old: dict, new: dict) -> str:

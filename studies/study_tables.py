@@ -28,8 +28,8 @@ def make_tables(study: Study, out: Path) -> str:
     readings: dict[str, list[Any]] = {}
     trained = [run for run in study.runs if run.trained]
     for run in sorted(trained, key=lambda run: study.rows.index(run.row)):
-        finished = run.is_finished(study.judge)
-        reason = run.outdated() or ('' if finished else f'it is not judged by {study.judge}')
+        judge, finished = study.judge.arguments, run.is_finished(study.judge)
+        reason = run.outdated() or ('' if finished else f'it is not judged by {judge}')
         if reason:
             print(f'left out of the tables: {run.name}: {reason}', file=sys.stderr)
             continue

@@ -106,24 +106,29 @@ def memory(args: argparse.Namespace) -> int:
     _set_local_rank(args)
     from mmengine.dist import is_main_process
 
-    from .memory import make_memory, memory_table
+    from .memory import make_memory, memory_of_queue, memory_table
     from .runs import join_processes
 
     join_processes(args.launcher)
-    found = make_memory(
-        args.config,
-        args.checkpoint,
-        args.split,
-        args.per_class,
-        args.per_image,
-        args.centers or None,
-        args.features,
-        args.temperature,
-        args.seed,
-        part=out.with_suffix('.drawn'),
-        progress=is_main_process(),
-        options=_options_of(args),
-    )
+    centers, how = args.centers or None, dict(seed=args.seed, options=_options_of(args))
+    if args.from_queue:
+        if args.features == 'raw':
+            raise ValueError('--from-queue has embedded features: leave --features raw out')
+        found = memory_of_queue(args.config, args.checkpoint, centers, args.temperature, **how)
+    else:
+        found = make_memory(
+            args.config,
+            args.checkpoint,
+            args.split,
+            args.per_class,
+            args.per_image,
+            centers,
+            args.features,
+            args.temperature,
+            part=out.with_suffix('.drawn'),
+            progress=is_main_process(),
+            **how,
+        )
     if is_main_process():
         found.save(out)
         print(memory_table(found))

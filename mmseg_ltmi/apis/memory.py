@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
@@ -17,23 +15,27 @@ from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.dist import get_dist_info
 from prettytable import PrettyTable
-from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from mmseg_ltmi.core.class_names import shortened
 from mmseg_ltmi.core.contrast import PixelContrast
 from mmseg_ltmi.core.pixel_maps import resize_labels
-from mmseg_ltmi.core.posterior import ClassMemory, KeyOrigins, KeyReservoir, embed_pixels
+from mmseg_ltmi.core.posterior import (
+    ClassMemory,
+    KeyOrigins,
+    KeyReservoir,
+    embed_pixels,
+    fit_temperature,
+)
 from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.core.recorder import FeatureRecorder
 from mmseg_ltmi.models.segmentors import classifier_fingerprint, last_head
 
 from .config_changes import read_config
+from .memory_centers import with_centers
 from .trained_model import check_trained, load_model, metainfo_of, split_loader
 
-RAW_TEMPERATURE = 0.05
-"""T for features that no contrastive term has trained."""
 IMAGES_PER_PART = 200
 """After so many images it is kept what was drawn so far."""
 
@@ -66,7 +68,8 @@ def make_memory(
         centers: keys of each class that k-means makes of its pixels; None keeps the pixels.
         features: 'embedded' by the projector of the contrastive term, 'raw', or 'auto', which is
             'embedded' where the head has that term.
-        temperature: T; None takes what the contrastive term has learned, and 0.05 for raw features.
+        temperature: T; None takes what the contrastive term has learned, and for raw features what
+            :func:`fit_temperature` finds.
         seed: of the draw and of k-means.
         part: file of what is drawn so far: a run that was stopped goes on from it. It is removed
             at the end.
@@ -85,8 +88,7 @@ def make_memory(
     Examples:
         >>> make_memory('config.py', 'iter_20000.pth').save('class_memory.pth')
     """
-    if centers is not None and centers < 1:
-        raise ValueError(f'centers={centers}: give 1 or more, or None for every pixel')
+    _check_centers(centers)
     cfg = read_config(config, options)
     model: Any = load_model(cfg, checkpoint)
     projector, learned = _embedding(last_head(model), features)
@@ -122,12 +124,15 @@ def make_memory(
             f'no pixel of the {split} split was stored: it has no labels of a class, or the '
             'network gives features that are not finite'
         )
+    if temperature is None:
+        found = (drawn.samples, drawn.labels, drawn.image, reservoir.num_classes)
+        temperature = learned or fit_temperature(*found)
     numbers, image = drawn.image.unique(return_inverse=True)
     memory = ClassMemory(
         drawn.samples,
         drawn.labels,
         reservoir.num_classes,
-        temperature or learned,
+        temperature,
         projector,
         classes=[str(name) for name in metainfo['classes']],
         fingerprint=fingerprint,
@@ -153,60 +158,70 @@ def memory_table(memory: ClassMemory) -> str:
     return table.get_string()
 
 
-def with_centers(memory: ClassMemory, count: int, seed: int = 0) -> ClassMemory:
-    """A memory with fewer keys: the centers that k-means finds of each class.
+def memory_of_queue(
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    centers: int | None = 16,
+    temperature: float | None = None,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> ClassMemory:
+    """The keys that training has left in the queue of the contrastive term, as a memory.
 
-    A center stands for the pixels of its cluster, and its origin is that of the nearest of them.
+    It reads no image, but the keys are embeddings of the last steps, of as many images as the queue
+    holds (``queue=dict(max_new=...)`` makes them more).
 
     Args:
-        memory: of pixels.
-        count: centers of each class; a class with fewer keys keeps those.
-        seed: of the first centers.
+        config: a file, or a Config.
+        checkpoint: of training, with its queue.
+        centers: keys of each class that k-means makes of the queue's; None keeps them all.
+        temperature: T; None takes what the contrastive term has learned.
+        seed: of k-means.
+        options: values of the config by dotted key.
+
+    Raises:
+        OSError: a file that is not there.
+        ValueError: the model has no contrastive term, or its queue is empty.
+        TypeError: a projector of another type than ProjectionHead.
     """
-    random = np.random.default_rng(seed)
-    stored = memory.log_share.isfinite()
-    keys, of_class = memory.keys[stored], memory.key_labels
-    shares = memory.log_share[stored].exp()
-    centers, labels, weights, nearest = [], [], [], []
-    for c in of_class.unique().tolist():
-        place = (of_class == c).nonzero()[:, 0]
-        own = keys[place]
-        if len(own) <= count:
-            centers.append(own)
-            cluster = torch.arange(len(own))
-        else:
-            with warnings.catch_warnings(), np.errstate(invalid='ignore'):
-                # An empty cluster, of keys that are equal, is left out below.
-                warnings.filterwarnings('ignore', 'One of the clusters is empty', UserWarning)
-                found, number = kmeans2(own.numpy(), count, minit='++', rng=random)
-            used, cluster = torch.from_numpy(number).long().unique(return_inverse=True)
-            centers.append(F.normalize(torch.from_numpy(found)[used], dim=1))
-        score = own @ centers[-1].T
-        inside = F.one_hot(cluster, len(centers[-1])).bool()
-        nearest.append(place[score.masked_fill(~inside, -torch.inf).argmax(0)])
-        labels.append(of_class.new_full((len(centers[-1]),), c))
-        weights.append((inside * shares[place][:, None]).sum(0))
-    origins = memory.origins
-    if origins is not None:
-        chosen = torch.cat(nearest)
-        origins = KeyOrigins(origins.images, origins.image[chosen], origins.position[chosen])
-    return ClassMemory(
-        torch.cat(centers),
-        torch.cat(labels),
-        memory.num_classes,
-        float(memory.temperature),
-        memory.projector,
-        torch.cat(weights),
-        float(memory.weight),
-        memory.classes,
-        memory.fingerprint,
-        origins,
-        {**memory.report, 'centers': count},
+    _check_centers(centers)
+    cfg = read_config(config, options)
+    model: Any = load_model(cfg, checkpoint)
+    head = last_head(model)
+    projector, _ = _embedding(head, 'embedded')
+    contrast = head.contrast
+    keys, labels, _ = contrast.queue.read()
+    if not (labels >= 0).any():
+        raise ValueError(
+            f'the queue in {checkpoint} is empty: give a checkpoint of training, or let '
+            'mmseg-ltmi memory read the train set'
+        )
+    keys = keys[labels >= 0]
+    if contrast.takes_teacher:  # it stores the teacher's features
+        with torch.no_grad():
+            keys = contrast.key_projector(keys)
+    metainfo = metainfo_of(split_loader(cfg, 'train', num_workers=0).dataset)
+    check_trained(model, metainfo)
+    memory = ClassMemory(
+        keys,
+        labels[labels >= 0],
+        head.num_classes,
+        temperature or float(contrast.loss.temperature),
+        projector,
+        classes=[str(name) for name in metainfo['classes']],
+        fingerprint=classifier_fingerprint(model),
+        report=dict(checkpoint=Path(checkpoint).name, split='queue', features='embedded'),
     )
+    return memory if centers is None else with_centers(memory, centers, seed)
 
 
-def _embedding(head: Any, features: str) -> tuple[nn.Module | None, float]:
-    """The projector of the head's contrastive term and its temperature."""
+def _check_centers(centers: int | None) -> None:
+    if centers is not None and centers < 1:
+        raise ValueError(f'centers={centers}: give 1 or more, or None for every pixel')
+
+
+def _embedding(head: Any, features: str) -> tuple[nn.Module | None, float | None]:
+    """The projector of the head's contrastive term and its temperature; None for raw features."""
     contrast = getattr(head, 'contrast', None)
     if features not in ('auto', 'embedded', 'raw'):
         raise ValueError(f"features={features!r}: take 'auto', 'embedded' or 'raw'")
@@ -216,7 +231,7 @@ def _embedding(head: Any, features: str) -> tuple[nn.Module | None, float]:
             'features to store'
         )
     if features == 'raw' or (features == 'auto' and contrast is None):
-        return None, RAW_TEMPERATURE
+        return None, None
     if not isinstance(contrast, PixelContrast):
         raise ValueError(
             f"{type(head).__name__} has no contrastive term, whose projector features='embedded' "

@@ -47,6 +47,19 @@ def test_queue_keeps_the_last_samples_of_each_class():
         ClassQueue(2, 1, size=3, min_per_class=2)
 
 
+def test_queue_is_shared_out_by_a_power_of_the_prior():
+    prior = torch.tensor([0.64, 0.32, 0.04])
+    rooms = [[66, 34, 6], [53, 38, 15], [36, 35, 35]]  # 2 each, and 100 in proportion
+    for power, room in zip((1.0, 0.5, 0.0), rooms, strict=True):
+        queue = ClassQueue(3, 1, size=106, min_per_class=2, power=power)
+        queue.allocate(prior)
+        assert queue.room.tolist() == room
+    with pytest.raises(ValueError, match=r'ClassQueue\.power is -1'):
+        ClassQueue(3, 1, power=-1)
+    with pytest.raises(ValueError, match=r'ClassQueue\.max_new is 0'):
+        ClassQueue(3, 1, max_new=0)
+
+
 def test_samplers_draw_what_they_report():
     torch.manual_seed(0)
     labels = torch.full((1, 100, 100), 255)

@@ -253,19 +253,24 @@ def test_an_overflow_does_not_stay_in_the_queue():
 
 
 @many
-@given(st.lists(st.lists(st.integers(-1, 4), max_size=12), max_size=6), st.integers(3, 12))
-def test_queue_is_a_ring_for_each_class(arrivals, size):
+@given(
+    st.lists(st.lists(st.integers(-1, 4), max_size=12), max_size=6),
+    st.integers(3, 12),
+    st.none() | st.integers(1, 5),
+)
+def test_queue_is_a_ring_for_each_class(arrivals, size, max_new):
     """Against lists that keep the last of each class."""
-    queue = ClassQueue(3, 1, size=size, min_per_class=1)
+    queue = ClassQueue(3, 1, size=size, min_per_class=1, max_new=max_new)
     queue.allocate(torch.tensor([0.6, 0.3, 0.1]))
     held: dict[int, list] = {0: [], 1: [], 2: []}
     number = 0
     for labels in arrivals:
         values = [float(number + i) for i in range(len(labels))]
         number += len(labels)
-        for value, label in zip(values, labels, strict=True):
-            if label in held:
-                held[label] = [*held[label], value][-int(queue.room[label]) :]
+        for label, ring in held.items():
+            new = [v for v, of in zip(values, labels, strict=True) if of == label]
+            new = new[-max_new:] if max_new else new
+            held[label] = [*ring, *new][-int(queue.room[label]) :]
         samples = torch.tensor(values).view(-1, 1)
         queue.enqueue(samples, torch.tensor(labels, dtype=torch.int64), samples[:, 0].long())
         kept, kept_labels, ids = queue.read()

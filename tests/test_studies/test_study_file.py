@@ -48,7 +48,7 @@ def test_what_a_study_may_not_say(tmp_path, old, new, message):
 
 def test_every_row_with_its_changes_seed_by_seed(tmp_path):
     study = read(tmp_path)
-    assert study.judge == ['--folds', '2'] and study.rows == ['ce', 'slow']
+    assert study.judge == (['--folds', '2'], None) and study.rows == ['ce', 'slow']
     assert [run.name for run in study.runs] == ['ce-seed0', 'slow-seed0', 'ce-seed1']
     configs = [run.config for run in study.runs]
     assert [cfg.randomness.seed for cfg in configs] == [0, 0, 1]

@@ -13,14 +13,14 @@ import torch
 from filelock import FileLock
 from mmengine.config import Config
 from run import Workers
-from study_runs import Run, Study
+from study_runs import Judge, Run, Study
 from study_tables import make_tables
 from tiny import ROOT
 
 from mmseg_ltmi.core.json_file import write_json
 from mmseg_ltmi.evaluation import class_rows, write_rows
 
-JUDGE = ['--report', 'test']
+JUDGE = Judge(['--report', 'test'])
 
 
 class Played(Workers):
@@ -38,11 +38,11 @@ class Played(Workers):
         if command[0] == 'train':
             (run.folder / 'a.pth').touch()
             (run.folder / 'last_checkpoint').write_text(str(run.folder / 'a.pth'))
-        else:
+        elif command[0] == 'choose':
             out = command[command.index('--out') + 1]
             areas = torch.tensor([[3.0, 1, 0], [4, 2, 1], [3, 2, 0], [4, 1, 1]])
             rows = class_rows(areas, ['x', 'y', 'z'], [6, 3, 1])
-            for reading in ['natural'] + ['RankSEG'] * ('--rankseg' in self.judge):
+            for reading in ['natural'] + ['RankSEG'] * ('--rankseg' in self.judge.choose):
                 write_rows(rows, out / f'per_class/{reading}.json')
 
     @property
@@ -74,7 +74,7 @@ TRAIN, CHOOSE = ('a-seed0', 'train'), ('a-seed0', 'choose')
 
 
 def test_a_finished_run_is_skipped_and_another_judge_judges_it_anew(tmp_path):
-    run, other = make(tmp_path), ['--report', 'val']
+    run, other = make(tmp_path), Judge(['--report', 'val'])
     assert work(run) == ([], [TRAIN, CHOOSE]) and run.is_finished(JUDGE)
     # A study that was killed may leave part of a judgement behind.
     write_json(run.folder / 'new_operating_point/per_class/RankSEG.json', [])
@@ -82,6 +82,20 @@ def test_a_finished_run_is_skipped_and_another_judge_judges_it_anew(tmp_path):
     assert work(run, judge=other) == ([], [CHOOSE])
     assert run.is_finished(other) and not run.is_finished(JUDGE)
     assert [file.name for file in (run.judgement / 'per_class').iterdir()] == ['natural.json']
+
+
+def test_a_judge_with_a_memory_makes_it_and_shows_it_to_choose(tmp_path):
+    run = make(tmp_path)
+    work(run)
+    judge = Judge(JUDGE.choose, ['--centers', '4'])
+    assert not run.is_finished(judge)
+    played = Played(judge)
+    assert played.work([run]) == []
+    (_, *memory), (_, *choose) = played.commands
+    file = str(run.folder / 'class_memory.pth')
+    assert memory[0] == 'memory' and memory[-2:] == ['--centers', '4'] and file in memory
+    assert choose[0] == 'choose' and choose[-2:] == ['--memory', file]
+    assert run.is_finished(judge) and not run.is_finished(JUDGE)
 
 
 def test_progress_counts_the_runs_that_are_left(tmp_path, monkeypatch):
@@ -102,8 +116,8 @@ def test_progress_counts_the_runs_that_are_left(tmp_path, monkeypatch):
 def test_a_judge_that_fails_or_writes_nothing_leaves_the_earlier_judgement(tmp_path):
     run = make(tmp_path)
     work(run)
-    assert work(run, judge=['--typo'], failing=['choose'])[0] == ['a-seed0: it failed']
-    silent = Played(['--help'])
+    assert work(run, judge=Judge(['--typo']), failing=['choose'])[0] == ['a-seed0: it failed']
+    silent = Played(Judge(['--help']))
     silent.call = lambda *_: None
     assert 'new_operating_point' in silent.work([run])[0]
     assert run.is_finished(JUDGE)
@@ -261,7 +275,7 @@ time.sleep(60)
 def test_tables_are_of_the_readings_that_there_are(tmp_path):
     runs = [make(tmp_path, row) for row in 'ba']
     out = tmp_path / 'comparison'
-    study = Study(runs, ['a', 'b'], [*JUDGE, '--rankseg'])
+    study = Study(runs, ['a', 'b'], Judge([*JUDGE.choose, '--rankseg']))
     with pytest.raises(ValueError, match='has no finished run of this study'):
         make_tables(study, out)
     for judge, titles in (

@@ -10,7 +10,8 @@ from mmseg.registry import MODELS
 from mmseg_ltmi.apis import choose, memory, runs
 from mmseg_ltmi.apis.config_changes import read_config
 from mmseg_ltmi.apis.convert import convert
-from mmseg_ltmi.apis.memory import make_memory
+from mmseg_ltmi.apis.memory import make_memory, memory_of_queue
+from mmseg_ltmi.apis.memory_centers import with_centers
 from mmseg_ltmi.apis.neighbors import find_neighbors
 from mmseg_ltmi.apis.trained_model import load_model, split_loader
 from mmseg_ltmi.cli import main
@@ -65,6 +66,43 @@ def test_from_the_command_line_to_a_test(folder, cfg, tmp_path, capsys):
     assert miou(cfg, folder / 'soft.pth', tmp_path, operating_point=point) == expected
     assert miou(cfg, tmp_path / 'in.pth', tmp_path) == expected
     assert values['memory'] != values['natural']
+
+
+def test_the_queue_is_a_memory_too(folder, cfg, tmp_path, capsys):
+    files = [str(folder / 'small.py'), str(tmp_path / 'trained.pth')]
+    out = tmp_path / 'memory.pth'
+    with pytest.raises(ValueError, match='soft.pth is empty: give a checkpoint of training'):
+        memory_of_queue(cfg, folder / 'soft.pth')
+    content = torch.load(folder / 'soft.pth', weights_only=True)
+    queue = load_model(cfg, folder / 'soft.pth').decode_head.contrast.queue
+    samples = torch.nn.functional.normalize(torch.randn(300, queue.samples.shape[1]), dim=1)
+    queue.enqueue(samples, torch.arange(300) % 12, torch.arange(300))  # the last class has none
+    for name, value in queue.state_dict().items():
+        content['state_dict'][f'decode_head.contrast.queue.{name}'] = value
+    torch.save(content, files[1])
+    assert main(['memory', *files, '--from-queue', '--centers', '0', '--out', str(out)]) == 0
+    assert 'embedded features' in capsys.readouterr().out
+    found = ClassMemory.load(out)
+    state = torch.load(files[1], weights_only=True)['state_dict']
+    queue = {name: state[f'decode_head.contrast.queue.{name}'] for name in ('samples', 'labels')}
+    model = load_model(cfg, files[1])
+    assert found.num_keys.tolist() == [int((queue['labels'] == c).sum()) for c in range(13)]
+    assert float(found.temperature) == pytest.approx(
+        float(model.decode_head.contrast.loss.temperature)
+    )
+    features = torch.randn(1, found.in_channels, 2, 2)
+    query = found.embed(features.movedim(1, -1).flatten(0, 2))
+    score = (query @ queue['samples'].T / found.temperature).exp()
+    mean = torch.stack([score[:, queue['labels'] == c].mean(1) for c in range(13)], 1)
+    mean = mean[:, found.num_keys > 0]
+    expected = (mean / mean.sum(1, keepdim=True)).log()
+    expected += (found.num_keys > 0).sum().log() - torch.tensor(13.0).log()
+    ours = found(features)[0].flatten(1).T[:, found.num_keys > 0]
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+    # It is chosen with as any other.
+    assert choose(cfg, files[1], memory=out, choice='memory').point.memory_weight > 0
+    assert main(['memory', *files, '--from-queue', '--features', 'raw', '--force']) == 1
+    assert 'leave --features raw out' in capsys.readouterr().err
 
 
 def test_the_iou_rule_with_a_memory_and_cross_fitting(folder, cfg, file, tmp_path):
@@ -181,17 +219,17 @@ def test_a_stopped_run_goes_on(folder, cfg, tmp_path, monkeypatch):
 
 def test_centers_stand_for_their_pixels(folder, cfg):
     every = make_memory(cfg, folder / 'soft.pth', per_class=40, centers=None)
-    few = memory.with_centers(every, 4)
+    few = with_centers(every, 4)
     assert int(few.num_keys.max()) == 4 and few.report['centers'] == 4
     torch.testing.assert_close(few.log_share.exp().sum(1), (few.num_keys > 0).float())
     norm = few.keys[few.log_share.isfinite()].norm(dim=1)
     torch.testing.assert_close(norm, torch.ones_like(norm))
     # Of as many centers as pixels nothing changes.
     features = torch.randn(1, every.in_channels, 4, 4)
-    torch.testing.assert_close(memory.with_centers(every, 40)(features), every(features))
+    torch.testing.assert_close(with_centers(every, 40)(features), every(features))
     # Equal keys make clusters that are empty.
     flat = ClassMemory(torch.ones(20, 4), torch.zeros(20).long(), 2, 0.1)
-    assert memory.with_centers(flat, 8).num_keys.tolist() == [1, 0]
+    assert with_centers(flat, 8).num_keys.tolist() == [1, 0]
 
 
 def test_another_checkpoint_or_width_is_refused(folder, cfg, file, tmp_path):

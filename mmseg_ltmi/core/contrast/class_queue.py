@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class ClassQueue(nn.Module):
-    """Class-wise ring buffers: class c owns ``min_per_class`` slots plus a share by its prior.
+    """Class-wise ring buffers: class c owns ``min_per_class`` slots plus a share of the rest.
 
     Everything is a buffer, so a checkpoint keeps it; slots are sorted by class.
 
@@ -24,9 +25,14 @@ class ClassQueue(nn.Module):
         channels: D, width of a stored sample.
         size: K, slots in all.
         min_per_class: slots that every class owns at least.
+        power: the share is in proportion to ``pi_c ** power``: 1 follows the class prior, 0.5 its
+            square root, 0 gives all classes alike.
+        max_new: samples of a class that are stored in one step, over all ranks; None stores every
+            one. With few a ring keeps samples of many steps, so of many images.
 
     Raises:
-        ValueError: ``size`` is less than ``num_classes * min_per_class``.
+        ValueError: ``size`` is less than ``num_classes * min_per_class``, ``power`` is negative,
+            ``max_new`` below 1.
 
     Shape:
         samples (K, D) float32, labels (K,) int64, -1 where a slot is empty, ids (K,) int64.
@@ -40,9 +46,19 @@ class ClassQueue(nn.Module):
     pointer: Tensor
 
     def __init__(
-        self, num_classes: int, channels: int, size: int = 4096, min_per_class: int = 8
+        self,
+        num_classes: int,
+        channels: int,
+        size: int = 4096,
+        min_per_class: int = 8,
+        power: float = 1.0,
+        max_new: int | None = None,
     ) -> None:
         super().__init__()
+        if not 0 <= power < math.inf:
+            raise ValueError(f'ClassQueue.power is {power}: it must be 0 or more')
+        if max_new is not None and max_new < 1:
+            raise ValueError(f'ClassQueue.max_new is {max_new}: store at least 1, or None for all')
         if min_per_class < 1:
             raise ValueError(f'ClassQueue.min_per_class is {min_per_class}: it must be at least 1')
         if size < num_classes * min_per_class:
@@ -53,6 +69,8 @@ class ClassQueue(nn.Module):
         self.num_classes = num_classes
         self.size = size
         self.min_per_class = min_per_class
+        self.power = power
+        self.max_new = max_new
         self.register_buffer('samples', torch.zeros(size, channels))
         self.register_buffer('labels', torch.full((size,), -1))
         self.register_buffer('ids', torch.full((size,), -1))
@@ -64,12 +82,15 @@ class ClassQueue(nn.Module):
 
     @torch.no_grad()
     def allocate(self, probs: Tensor) -> None:
-        """Give class c ``min_per_class + share`` slots, the share in proportion to ``probs`` (C,).
+        """Give class c ``min_per_class`` slots and a share in proportion to ``probs ** power``.
 
         Empties the queue, unless its slots are laid out so already. The shares are whole numbers
         by the largest remainder.
+
+        Args:
+            probs: (C,) the class prior.
         """
-        probs = probs.double().cpu()
+        probs = probs.double().cpu() ** self.power
         share = (self.size - self.num_classes * self.min_per_class) * probs / probs.sum()
         room = share.floor().long()
         left = self.size - self.num_classes * self.min_per_class - int(room.sum())
@@ -85,7 +106,7 @@ class ClassQueue(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, samples: Tensor, labels: Tensor, ids: Tensor) -> None:
-        """Store samples of all ranks; of more than fit a class's ring the last ones stay.
+        """Store samples of all ranks; of more than ``max_new``, or than fit, the last ones stay.
 
         A sample that is not finite is passed over, so that a step which mixed precision drops for
         an overflow does not spoil those that follow.
@@ -105,11 +126,14 @@ class ClassQueue(nn.Module):
         arrived = torch.zeros(self.num_classes + 1, dtype=torch.int64, device=labels.device)
         arrived.index_add_(0, group, torch.ones_like(group))
         rank = torch.arange(len(group), device=group.device) - (arrived.cumsum(0) - arrived)[group]
+        if self.max_new is not None:  # the others never arrive: their rank is below 0
+            rank = rank - (arrived - self.max_new).clamp(min=0)[group]
+            arrived = arrived.clamp(max=self.max_new)
         # The spare class C has a ring of one slot behind the last, where nothing stays.
         room = F.pad(self.room, (0, 1), value=1)
         slot = F.pad(self.start, (0, 1), value=self.size)[group]
         slot = slot + (F.pad(self.pointer, (0, 1))[group] + rank) % room[group]
-        slot = slot.where(rank >= (arrived - room)[group], self.size)
+        slot = slot.where(rank >= (arrived - room).clamp(min=0)[group], self.size)
 
         self.ids.fill_(-1)  # identities hold within a step only
         if len(order):

@@ -2,6 +2,7 @@
 
 from .areas import class_scores, decision_areas, image_miou, labels_or_spare
 from .class_memory import ClassMemory, KeyOrigins, embed_pixels
+from .fitted_temperature import fit_temperature
 from .iou_rule import IoURule, fit_iou_rule, iou_scores
 from .key_reservoir import DrawnPixels, KeyReservoir
 from .natural_shift import losses_of, natural_shift_of, natural_shift_of_head, stated_shift
@@ -22,6 +23,7 @@ __all__ = [
     'decision_areas',
     'embed_pixels',
     'fit_iou_rule',
+    'fit_temperature',
     'image_miou',
     'iou_scores',
     'labels_or_spare',
