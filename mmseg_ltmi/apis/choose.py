@@ -28,7 +28,7 @@ from mmseg_ltmi.evaluation import (
     class_rows,
     write_rows,
 )
-from mmseg_ltmi.evaluation.operating_point_metric import MEMORY_WEIGHTS
+from mmseg_ltmi.evaluation.operating_point_metric import MEMORY_WEIGHTS, Calibration
 from mmseg_ltmi.evaluation.per_class import number
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint
 from mmseg_ltmi.models.segmentors import (
@@ -72,6 +72,7 @@ class Choice:
         reader: of the model, at the chosen point.
         name: of the chosen candidate.
         estimates: of :func:`choosing.estimates`, where 'auto' has chosen by them.
+        calibration: on the split that chooses, of the candidates 'natural' and 'memory'.
         memory: that was given.
         reader_prefix: where its keys begin in a checkpoint of the model.
     """
@@ -89,6 +90,7 @@ class Choice:
     name: str
     memory: ClassMemory | None = None
     estimates: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    calibration: Mapping[str, Calibration] = field(default_factory=dict)
 
     @property
     def table(self) -> str:
@@ -115,6 +117,14 @@ class Choice:
                 row += map(number, self.estimates.get(name, (None, None)))
             table.add_row(row)
         return table.get_string()
+
+    @property
+    def calibration_text(self) -> str:
+        """How far the posterior can be believed; a memory is in it, and no tau and no rule."""
+        return '\n'.join(
+            f'{name} posterior: calibration error {of.error:.1f} %, mean -log p {of.log_loss:.3f}'
+            for name, of in self.calibration.items()
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write ``operating_point.json``, ``curves.png`` and ``per_class/NAME.json``.
@@ -256,6 +266,7 @@ def choose(
     if judged is not None:
         for name, value in choosing.measured_per_image(points, judged).items():
             values[name]['image_mIoU'] = round(value, 2)
+    sample = selection.sample(lambda fold: True)
     how = dict(select=select, report=report, folds=folds, max_values=max_values)
     point = replace(
         points[choice],
@@ -283,6 +294,11 @@ def choose(
         reader_prefix=reader_prefix(model),
         name=choice,
         estimates=estimates,
+        calibration={
+            name: sample.calibration(points[name].memory_weight)
+            for name in ('natural', choosing.WITH_MEMORY[0])
+            if name in points
+        },
     )
 
 

@@ -164,6 +164,7 @@ def choose(args: argparse.Namespace) -> int:
     if args.embed:
         found.embed(args.checkpoint, args.embed)
     print(found.table)
+    print(found.calibration_text)
     print(f'{found.name} ({found.point}) in {out}/operating_point.json, curves in {out}/curves.png')
     if args.embed:
         print(f'{args.embed} holds it: mmseg-ltmi test reads it there')

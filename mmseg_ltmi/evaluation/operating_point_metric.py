@@ -54,6 +54,17 @@ class PosteriorSample(NamedTuple):
         scores = self.log_posterior
         return (scores + memory_weight * self.memory if memory_weight else scores).softmax(1)
 
+    def calibration(self, memory_weight: float = 0.0, bins: int = 15) -> Calibration:
+        """Of the natural posterior, with a memory of this weight."""
+        posterior, weight = self.posterior(memory_weight), self.weight.double()
+        own = posterior.gather(1, self.label[:, None])[:, 0]
+        log_loss = -own.clamp(min=torch.finfo(own.dtype).tiny).log().double() @ weight
+        confidence, decision = posterior.max(1)
+        gap = (confidence.double() - (decision == self.label).double()) * weight
+        of_bin = (confidence * bins).long().clamp(max=bins - 1)
+        error = torch.zeros(bins, dtype=torch.float64).index_add_(0, of_bin, gap).abs().sum()
+        return Calibration(float(log_loss / weight.sum()), float(100 * error / weight.sum()))
+
     def areas(self, point: OperatingPoint, factor: Tensor | None = None) -> Tensor:
         """float64 (4, C), as in :func:`decision_areas`, of an operating point.
 
@@ -68,6 +79,19 @@ class PosteriorSample(NamedTuple):
         if factor is not None:
             weight = weight * factor.double()[self.label]
         return decision_areas(point.decide(scores.T), self.label, scores.shape[1], weight)
+
+
+class Calibration(NamedTuple):
+    """How far a posterior can be believed.
+
+    Attributes:
+        log_loss: mean of ``-log p`` of the right class, in nats.
+        error: expected calibration error in percent, over 15 bins of the highest probability (Guo
+            et al., ICML 2017): how far that probability is from the share of right decisions.
+    """
+
+    log_loss: float
+    error: float
 
 
 class OperatingPointMetric(BaseMetric):

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from reference import naive_areas
 from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.core.posterior import OperatingPoint, image_miou
 from mmseg_ltmi.evaluation import OperatingPointMetric, RankSEGRule, choosing
+from mmseg_ltmi.evaluation.operating_point_metric import PosteriorSample
 
 
 def as_sample(logits, label):
@@ -107,6 +109,23 @@ def test_estimates_are_those_of_the_other_folds_also_at_other_frequencies():
             right = of.diagonal()
             iou = right / (of.sum(0) + of.sum(1) - right)
             assert value == pytest.approx(float(100 * iou.mean()), abs=1e-6)
+
+
+def test_calibration_by_hand():
+    """Two bins: 0.9 and right in 3 of 4 pixels, 0.6 and right in 1 of 2, one of weight 2."""
+    certain, unsure = [0.9, 0.1], [0.6, 0.4]
+    posterior = torch.tensor([certain] * 4 + [unsure] * 2)
+    label = torch.tensor([0, 0, 0, 1, 0, 1])
+    weight = torch.tensor([1.0, 1, 1, 1, 2, 1])
+    sample = PosteriorSample(posterior.log(), posterior.log(), label, weight)
+    log_loss, error = sample.calibration()
+    right = [0.9, 0.9, 0.9, 0.1, 0.6, 0.6, 0.4]
+    assert log_loss == pytest.approx(-sum(math.log(p) for p in right) / 7)
+    assert error == pytest.approx(100 * (abs(4 * 0.9 - 3) + abs(3 * 0.6 - 2)) / 7)
+    twice = torch.tensor([[0.81, 0.01], [0.36, 0.16]])  # with the memory at weight 1
+    certain, unsure = (twice / twice.sum(1, keepdim=True))[:, 0].tolist()
+    _, error = sample.calibration(memory_weight=1.0)
+    assert error == pytest.approx(100 * (abs(4 * certain - 3) + abs(3 * unsure - 2)) / 7)
 
 
 def test_the_best_estimate_gains_at_both_frequencies():

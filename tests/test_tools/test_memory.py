@@ -53,7 +53,8 @@ def test_from_the_command_line_to_a_test(folder, cfg, tmp_path, capsys):
     chosen = ['choose', *files, '--memory', str(out), '--choose', 'memory and tau']
     chosen += ['--out', str(tmp_path / 'point'), '--embed', str(tmp_path / 'in.pth')]
     assert main(chosen) == 0
-    assert 'memory_weight=' in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert 'memory_weight=' in shown and '\nmemory posterior: calibration error' in shown
     content = json.loads((tmp_path / 'point/operating_point.json').read_text())
     values = content['report']['values']
     assert content['memory_weight'] > 0 and content['memory'] == 'class_memory.pth'
