@@ -5,6 +5,7 @@ _base_ = './_base_/held_out_drive.py'
 base = '../configs/camvid/ce_fpn-lite0_600_camvid-192x192.py'
 seeds = (0, 1, 2)
 judge = ['--select', 'val', '--report', 'test', '--class-prior', 'camvid', '--rankseg']
+memory = ['--centers', '16']
 
 
 def head(**change):
