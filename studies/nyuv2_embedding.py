@@ -1,6 +1,6 @@
-# What makes the embedding worth reading: one factor of the contrastive term at a time, with 39
-# classes, each run read with its memory. The val split alone judges, cross-fitted in five folds; the
-# test split is not looked at. Half an hour a run on one CPU core:
+# What makes the embedding worth reading: one factor of the contrastive term at a time, with
+# 39 classes, each run read with its memory. The val split alone judges, cross-fitted in five folds;
+# the test split is not looked at. Half an hour a run on one CPU core:
 #   python studies/run.py studies/nyuv2_embedding.py --workers 2
 base = '../configs/nyuv2/ltmi_fpn-lite0_1200_nyuv2-224x224.py'
 common = dict(custom_hooks=[dict(type='StepSeedHook')])

@@ -47,7 +47,7 @@ def test_every_row_builds_and_takes_a_step(file, tmp_path):
         total.backward()
         assert total.isfinite(), run.name
         if file.stem.startswith('camvid'):
-            # The prior is counted on part of the train set, so no metric may name that of all of it.
+            # The prior is counted on part of the train set: no metric may name that of all of it.
             metrics = [run.config.val_evaluator, *run.config.test_evaluator]
             assert all(METRICS.build(metric).class_prior is None for metric in metrics)
         # Each row differs from every other one.
