@@ -51,8 +51,6 @@ AUTO = 'auto'
 CHOICES = (AUTO, 'natural', *choosing.CRITERIA, choosing.IOU_RULE, *choosing.WITH_MEMORY)
 FOLDS = 5
 """Of cross-fitting, where nobody says how many."""
-SHIFT = 0.1
-"""Share of the pixels that may be of other classes than in training before it is said."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +186,8 @@ def choose(
             both splits have the same images, as in a data set without labels for testing.
         choice: the candidate that is chosen, one of CHOICES; all are measured. 'auto' takes the one
             whose mIoU, cross-fitted on the split that chooses, gains most over the natural argmax,
-            both as the classes are there and at training's class frequencies.
+            both as the classes are there and at training's class frequencies. The IoU rule takes
+            part where the split is drawn as training's images are.
         rankseg: measure the peer RankSEG too, of the package rankseg.
         class_prior: as for LogitAdjustedLoss; None takes the model's, or that of a metric.
         max_values: posteriors that are kept for the fit of the IoU rule, pixels times classes.
@@ -246,7 +245,9 @@ def choose(
     selection = evaluate(select, folds=crossed, max_values=max_values, rules=peers if folds else {})
     prior, judged = selection.prior, None
     choosing.check_choice(choice, _curve(selection), select)
-    _warn_of_shift(selection, select, warn)
+    shift = choosing.frequency_shift(selection.image_labels, prior)
+    if not shift.drawn_alike:
+        warn(_shift_warning(shift, selection, select))
     of_folds: list[dict[str, OperatingPoint]] = []
     fits = 1 + (memory is not None) + (crossed if crossed > 1 else 0)
     with progress_bar(fits if progress else None, 'fitting the IoU rule') as advance:
@@ -255,7 +256,9 @@ def choose(
             of_folds = choosing.candidates_of_folds(selection, advance)
     estimates = choosing.estimates(selection, of_folds) if choice == AUTO and of_folds else {}
     if choice == AUTO:
-        choice = choosing.best_estimate(estimates) if estimates else 'natural'
+        choice = 'natural'
+        if estimates:
+            choice = choosing.best_estimate(estimates, shift.drawn_alike)
     if folds:
         areas = choosing.cross_fitted(selection, of_folds)
     else:
@@ -302,19 +305,18 @@ def choose(
     )
 
 
-def _warn_of_shift(
-    selection: OperatingPointMetric, split: str, warn: Callable[[str], None]
-) -> None:
-    prior, labelled = selection.prior, selection.tau_areas.sum(0)[0, 3]
-    shift, most = choosing.frequency_shift(labelled, prior)
-    if shift > SHIFT:
-        shares = 100 * labelled[most] / labelled.sum(), 100 * prior.probs(0)[most]
-        warn(
-            f'the classes of the {split} split are not as frequent as in training: {shift:.0%} of '
-            f'its pixels are of other classes ({prior.names[most]}: {shares[0]:.1f} % of the '
-            f'pixels, in training {shares[1]:.1f} %). What is chosen on it, the IoU rule most of '
-            'all, serves images with the frequencies of that split'
-        )
+def _shift_warning(
+    shift: choosing.FrequencyShift, selection: OperatingPointMetric, split: str
+) -> str:
+    prior, labelled = selection.prior, selection.image_labels.sum(0)
+    shares = 100 * labelled[shift.most] / labelled.sum(), 100 * prior.probs(0)[shift.most]
+    return (
+        f'the classes of the {split} split are not as frequent as in training: {shift.share:.0%} '
+        f'of its pixels are of other classes, by chance it would be {shift.by_chance:.0%} '
+        f'({prior.names[shift.most]}: {shares[0]:.1f} % of the pixels, in training '
+        f'{shares[1]:.1f} %). What is chosen on it serves images like these, the IoU rule most of '
+        "all, which 'auto' therefore leaves out"
+    )
 
 
 def _predict_with_memory(model: Any, memory: ClassMemory, batch: Any) -> Any:

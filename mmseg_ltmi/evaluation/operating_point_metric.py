@@ -121,6 +121,7 @@ class OperatingPointMetric(BaseMetric):
         tau_areas: float64 (K, T, 4, C), as in :func:`areas_over_taus`. This and the following are
             there after ``evaluate``, on rank 0, and hold the images of all ranks.
         memory_areas: float64 (K, W, T, 4, C), likewise at each of the ``memory_weights``.
+        image_labels: float64 (images, C), label pixels of each image.
         rule_areas: float64 (4, C) of each rule, by name.
         tau_image_miou: float64 (T,), :func:`image_miou` at each tau, mean over the images.
         memory_image_miou: float64 (W, T), likewise.
@@ -132,6 +133,7 @@ class OperatingPointMetric(BaseMetric):
 
     tau_areas: Tensor
     memory_areas: Tensor
+    image_labels: Tensor
     rule_areas: dict[str, Tensor]
     tau_image_miou: Tensor
     memory_image_miou: Tensor
@@ -222,6 +224,7 @@ class OperatingPointMetric(BaseMetric):
         in_fold = [areas[self._fold_of_images() == fold] for fold in range(self.folds)]
         of_points = torch.stack([of[:, :num_points].sum(0) for of in in_fold])
         self.tau_areas = of_points[:, :num_taus]
+        self.image_labels = areas[:, 0, 3]
         self.memory_areas = of_points[:, num_taus:].unflatten(1, grid)
         of_rules = areas[:, num_points:].sum(0)
         self.rule_areas = dict(zip(self.rules, of_rules, strict=True))

@@ -137,7 +137,7 @@ def test_the_best_estimate_gains_at_both_frequencies():
 
 
 def test_a_reading_that_is_good_at_shifted_frequencies_only_is_not_chosen():
-    """The rare classes of the split that chooses are frequent, those of the report are not."""
+    """All classes of the split that chooses are alike, those of training and report are not."""
     prior = ClassPrior([60, 25, 10, 4, 1])
 
     def measured(shares, seed, folds=1, rules=None):
@@ -153,25 +153,53 @@ def test_a_reading_that_is_good_at_shifted_frequencies_only_is_not_chosen():
         metric.evaluate(10)
         return metric
 
-    selection = measured([0.45, 0.2, 0.15, 0.12, 0.08], seed=0, folds=5)
+    selection = measured([0.2] * 5, seed=0, folds=5)
     points = choosing.candidates(selection)
     estimates = choosing.estimates(selection, choosing.candidates_of_folds(selection))
+    shift = choosing.frequency_shift(selection.image_labels, prior)
+    assert not shift.drawn_alike and shift.share == pytest.approx(0.45, abs=0.02)
+    chosen = choosing.best_estimate(estimates, shift.drawn_alike)
+    as_it_is = {name: pair[0] for name, pair in estimates.items()}
+    assert as_it_is['tau by mIoU'] > 10 + as_it_is['natural'] and chosen == 'natural'
+
     rules = {'IoU rule': points['IoU rule']}
     report = measured([0.6, 0.25, 0.1, 0.04, 0.01], seed=1, rules=rules)
+    assert choosing.frequency_shift(report.image_labels, prior).drawn_alike
     values = summaries(choosing.measured(points, report), prior)
-    as_it_is = {name: pair[0] for name, pair in estimates.items()}
-    assert max(as_it_is, key=as_it_is.get) == 'tau by mIoU' != choosing.best_estimate(estimates)
-    chosen = values[choosing.best_estimate(estimates)]['mIoU']
-    assert chosen > 2 + values['tau by mIoU']['mIoU']
-    for name, (_, as_in_training) in estimates.items():
-        assert values[name]['mIoU'] == pytest.approx(as_in_training, abs=2)
+    assert values[chosen]['mIoU'] > 2 + values['tau by mIoU']['mIoU']
+
+
+def test_the_iou_rule_takes_part_where_images_are_drawn_alike():
+    found = {'natural': (50.0, 40.0), 'tau by mIoU': (51.0, 41.0), 'IoU rule': (56.0, 42.0)}
+    found['memory and IoU rule'] = (60.0, 50.0)
+    assert choosing.best_estimate(found) == 'memory and IoU rule'
+    assert choosing.best_estimate(found, drawn_alike=False) == 'tau by mIoU'
 
 
 def test_a_shift_of_frequencies_is_the_share_of_pixels_that_would_change():
     prior = ClassPrior([50, 30, 20], ['road', 'tree', 'pole'])
-    assert choosing.frequency_shift(torch.tensor([5, 3, 2]), prior)[0] == pytest.approx(0, abs=1e-6)
-    shift, most = choosing.frequency_shift(torch.tensor([7.0, 1.5, 1.5]), prior)
-    assert (shift, most) == (pytest.approx(0.2), 0)
+    same = choosing.frequency_shift(torch.tensor([[5, 3, 2]] * 4), prior)
+    assert same.share == pytest.approx(0, abs=1e-6) and same.by_chance == 0
+    images = torch.tensor([[8.0, 1, 1], [6, 2, 2]])
+    share, by_chance, most = choosing.frequency_shift(images, prior)
+    assert (share, most) == (pytest.approx(0.2), 0)
+    # Shares differ by 0.2, 0.1 and 0.1, so their means have standard errors of half of that.
+    assert by_chance == pytest.approx(math.sqrt(2 / math.pi) * (0.1 + 0.05 + 0.05) / 2)
+
+
+def test_chance_is_what_images_that_are_drawn_alike_differ_by():
+    generator = torch.Generator().manual_seed(0)
+    prior = ClassPrior([50, 30, 20])
+    found = []
+    for _ in range(200):
+        # Images differ in what they show and in how much of them is labelled.
+        mean = torch.tensor([5.0, 3.0, 2.0])
+        shares = torch._standard_gamma(mean.expand(30, 3), generator=generator)
+        pixels = 1000 * torch.rand(30, 1, generator=generator) * shares / shares.sum(1)[:, None]
+        found.append(choosing.frequency_shift(pixels, prior))
+    shares, by_chance = (torch.tensor([f[i] for f in found]).mean() for i in (0, 1))
+    assert float(shares / by_chance) == pytest.approx(1, abs=0.1)
+    assert sum(f.drawn_alike for f in found) > 195
 
 
 def gather_with_memory(rules=None, folds=1, **more):
