@@ -55,8 +55,9 @@ class RareClassDraw:
                 'is nothing to draw: check the labels of the data set'
             )
         share = total / total.sum()
-        odds = np.exp((share[drawn].min() - share) / temperature) * drawn
-        self.probs = odds / odds.sum()
+        odds = np.exp((share[drawn].min() - share[drawn]) / temperature)
+        self.probs = np.zeros(num_classes)
+        self.probs[drawn] = odds / odds.sum()
         self.needed = np.minimum(min_pixels, counts.max(0))
         self._counts = counts
         self._images = [
