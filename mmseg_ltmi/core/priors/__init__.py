@@ -8,6 +8,7 @@ from .fingerprint import describe
 from .presence import PresencePrior
 from .prior_buffer import PriorBuffer, check_priors_found, check_same_prior, is_same_log_prior
 from .prior_user import PriorUser
+from .rare_class_draw import RareClassDraw
 
 __all__ = [
     'ClassCountError',
@@ -17,6 +18,7 @@ __all__ = [
     'PresencePrior',
     'PriorBuffer',
     'PriorUser',
+    'RareClassDraw',
     'build_class_prior',
     'check_priors_found',
     'check_same_prior',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +22,7 @@ from .dataset_parts import (
     data_info,
     dataset_parts,
     own_ignore_index,
+    resampling_of,
 )
 from .fingerprint import describe
 from .label_histogram import ImageCount, count_histogram, label_histogram
@@ -37,9 +39,10 @@ def count_as_trained(
 ) -> CountReport:
     """Count the labels of samples as the whole pipeline gives them to the model.
 
-    Samples are drawn as training draws them, in shuffled passes over the data set, repeats and
-    class balancing included (a sampler with weights of its own is not followed). The prior differs
-    from the raw one where crops avoid a single class (``cat_max_ratio``) or images differ in size.
+    Samples are drawn as training draws them, in shuffled passes over the data set, repeats,
+    RareClassDataset and RareClassPaste included (a sampler with weights of its own is not
+    followed). The prior also differs from the raw one where crops avoid a single class
+    (``cat_max_ratio``) or images differ in size.
     Padding by the data preprocessor has no class and is not counted. Each sample has a random
     state of its own, so that the counts depend on the seed, not on the number of processes.
 
@@ -66,8 +69,7 @@ def count_as_trained(
     parts = dataset_parts(dataset)
     classes = common_classes(parts)
     check_ignored_is_free(own_ignore_index(parts[0].dataset), len(classes), 'the data set')
-    source = f'counted as trained over {describe(dataset)}, {num_samples} samples, seed {seed}'
-    total = LabelCounts(len(classes), classes, source)
+    total = LabelCounts(len(classes), classes, as_trained_source(dataset, num_samples, seed))
     total.labels = common_labels(parts)
     count_one = partial(
         _count_sample,
@@ -86,6 +88,28 @@ def count_as_trained(
     return report_counts(total)
 
 
+def as_trained_source(dataset: Any, num_samples: int, seed: int) -> str:
+    """The source of a prior of :func:`count_as_trained` with these arguments."""
+    by = resampling_of(dataset)
+    return (
+        f'counted as trained over {describe(dataset)}{f", resampled by {by}" if by else ""}, '
+        f'{num_samples} samples, seed {seed}'
+    )
+
+
+def counted_resampling(source: str) -> str:
+    """What resampled the data set that the source of a prior names; '' if nothing did."""
+    found = re.search(r', resampled by (.*), \d+ samples, seed \d+$', source)
+    return found[1] if found else ''
+
+
+def sample_labels(data: dict) -> np.ndarray:
+    """The label map (H, W) of a sample that a pipeline has packed or not."""
+    if 'data_samples' in data:
+        return data['data_samples'].gt_sem_seg.data[0].numpy()
+    return data['gt_seg_map']
+
+
 def _draw(length: int, num_samples: int, seed: int) -> list[tuple[int, int]]:
     # (image, seed of its transforms) of each sample.
     rng = np.random.default_rng(seed)
@@ -101,16 +125,10 @@ def _count_sample(
 
     def read() -> np.ndarray:
         with _seeded(seed):
-            return label_histogram(_labels(dataset[image]))
+            return label_histogram(sample_labels(dataset[image]))
 
     path = label_path(data_info(dataset, image))
     return count_histogram(path, read, num_classes, ignore_index)
-
-
-def _labels(data: dict) -> np.ndarray:
-    if 'data_samples' in data:
-        return data['data_samples'].gt_sem_seg.data[0].numpy()
-    return data['gt_seg_map']
 
 
 @contextmanager

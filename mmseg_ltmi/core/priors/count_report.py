@@ -34,8 +34,8 @@ def count_dataset(
 
     Each label map is read by the data set's own LoadAnnotations, so that reduce_zero_label and
     label maps count as in training (mmsegmentation reads labels as uint8); no image is read and
-    nothing is augmented. In a concatenated, repeated or class-balanced data set every underlying
-    image counts once, and of a torch Subset only its own images.
+    nothing is augmented. In a concatenated, repeated, class-balanced or resampled data set every
+    underlying image counts once, and of a torch Subset only its own images.
 
     Args:
         dataset: a data set, or mmengine's ConcatDataset, RepeatDataset or ClassBalancedDataset,

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..progress import progress_bar
 from .annotation_loader import count_image, label_loader
 from .count_cache import CountCache
 from .counting import LabelCounts, count_in_batches
-from .dataset_parts import common_classes, common_labels, dataset_parts, own_ignore_index
+from .dataset_parts import (
+    common_classes,
+    common_labels,
+    dataset_images,
+    dataset_parts,
+    own_ignore_index,
+)
 from .fingerprint import describe_part, image_keys
 from .label_histogram import ImageCount
 from .label_space import check_ignored_is_free
@@ -23,8 +32,13 @@ def count_dataset_labels(
     progress: bool = False,
     ignore_index: int | None = None,
     cache: str | Path | None = None,
+    note: Callable[[Any, Iterable[int], list[ImageCount]], None] | None = None,
 ) -> LabelCounts:
-    """The sums of :func:`count_dataset`, which has the same arguments and errors."""
+    """The sums of :func:`count_dataset`, which has the same arguments and errors.
+
+    ``note`` is shown the counts of single images: a data set that is not wrapped, numbers of its
+    images, and their counts.
+    """
     parts = dataset_parts(dataset)
     classes = common_classes(parts)
     total = LabelCounts(len(classes), classes)
@@ -34,11 +48,15 @@ def count_dataset_labels(
     steps = sum(len(part.indices) for part in parts) if progress else None
     with progress_bar(steps, 'counting label maps') as advance:
 
-        def take(images: list[tuple[int, str]], counts: list[ImageCount]) -> None:
-            if known is not None:
-                keys = [key for _, key in images]
-                known.add(zip(keys, counts, strict=True))
+        def add(part: Any, images: Iterable[int], counts: list[ImageCount]) -> None:
+            if note is not None:
+                note(part, images, counts)
             total.add_all(counts, strict, advance)
+
+        def take(part: Any, images: list[tuple[int, str]], counts: list[ImageCount]) -> None:
+            if known is not None:
+                known.add(zip((key for _, key in images), counts, strict=True))
+            add(part, [image for image, _ in images], counts)
 
         for part in parts:
             index = own_ignore_index(part.dataset) if ignore_index is None else ignore_index
@@ -51,7 +69,7 @@ def count_dataset_labels(
                 if count is None:
                     missing.append((image, key))
                 else:
-                    total.add_all([count], strict, advance)
+                    add(part.dataset, [image], [count])
             count_one = partial(
                 _count_one,
                 dataset=part.dataset,
@@ -59,9 +77,31 @@ def count_dataset_labels(
                 num_classes=len(classes),
                 ignore_index=index,
             )
-            count_in_batches(count_one, missing, num_workers, take)
+            count_in_batches(count_one, missing, num_workers, partial(take, part.dataset))
     total.source = f'counted over {"; ".join(sources)}'
     return total
+
+
+def count_each_image(
+    dataset: Any, num_workers: int = 0, cache: str | Path | None = None
+) -> np.ndarray:
+    """Pixels of each class in each image of a data set, int64 (N, C).
+
+    Arguments and errors are those of :func:`count_dataset`.
+
+    Raises:
+        ClassCountError: label files that cannot be counted, or no pixel has a class.
+        ValueError: item i is not image i, as in a data set that repeats its images or draws them.
+    """
+    images = dataset_images(dataset)
+    rows: dict[tuple[int, int], np.ndarray] = {}
+
+    def note(part: Any, numbers: Iterable[int], counts: list[ImageCount]) -> None:
+        for image, count in zip(numbers, counts, strict=True):
+            rows[id(part), image] = count.pixels
+
+    count_dataset_labels(dataset, num_workers, cache=cache, note=note).check_complete()
+    return np.stack([rows[id(part), image] for part, image in images])
 
 
 def _count_one(

@@ -37,6 +37,51 @@ def dataset_parts(dataset: Any) -> list[Part]:
     return [Part(leaf, list(indices)) for leaf, indices in parts.values()]
 
 
+def dataset_images(dataset: Any) -> list[tuple[Any, int]]:
+    """Of each item of a data set, the data set that is not wrapped and the image in it.
+
+    Raises:
+        ValueError: as :func:`dataset_parts`, or item i is not image i.
+    """
+    drawn = resampling_of(dataset, of_items=True)
+    images = _images(dataset)
+    if drawn or len(images) != len(dataset):
+        raise ValueError(
+            f'{drawn or type(dataset).__name__} repeats or draws images, so item i is not image i: '
+            'put it around what draws by classes, not inside'
+        )
+    return images
+
+
+def resampling_of(dataset: Any, of_items: bool = False) -> str:
+    """What in a data set changes how often its classes occur, as texts; '' if nothing does.
+
+    That is a wrapper or a transform with an attribute ``resampling``, mmengine's
+    ClassBalancedDataset, and a part that is concatenated more often than another.
+
+    Args:
+        dataset: wrapped or not.
+        of_items: leave transforms out, which keep the images that items are of.
+    """
+    found = [str(getattr(dataset, 'resampling', ''))]
+    parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    if type(dataset).__name__ == 'ClassBalancedDataset' or len({*map(_times, parts)}) > 1:
+        found.append(type(dataset).__name__)
+    if not of_items:
+        pipeline = getattr(dataset, 'pipeline', None) or ()
+        found += [getattr(step, 'resampling', '') for step in _steps(pipeline)]
+    found += [resampling_of(part, of_items) for part in parts if part is not None]
+    return ', '.join(filter(None, found))
+
+
+def _times(part: Any) -> int:
+    return getattr(part, 'times', 1)  # of a RepeatDataset
+
+
+def _steps(pipeline: Any) -> Any:
+    return getattr(pipeline, 'transforms', pipeline)
+
+
 def class_names(dataset: Any) -> tuple[str, ...]:
     """The classes in the metainfo of a data set that is not wrapped.
 

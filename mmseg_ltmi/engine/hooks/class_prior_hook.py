@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 
-from mmseg_ltmi.core.priors import ClassCountError, ClassPrior, describe
+from mmseg_ltmi.core.priors import (
+    ClassCountError,
+    ClassPrior,
+    count_as_trained,
+    describe,
+    list_failures,
+)
+from mmseg_ltmi.core.priors.as_trained import as_trained_source
+from mmseg_ltmi.core.priors.dataset_parts import resampling_of
 from mmseg_ltmi.prior_table import absent_classes, class_table
 
 
@@ -24,17 +33,24 @@ class ClassPriorHook(Hook):
     with ``mmseg-ltmi count`` and name the file as ``class_prior``. The log has the counts as a
     table, and a warning that names the classes without any pixel.
 
+    Where RareClassDataset or RareClassPaste changes how often classes occur, samples are counted
+    behind the pipeline, see :func:`count_as_trained`.
+
     Args:
         num_workers: processes that count; 0 counts in the run's own.
         cache: file in the work dir.
+        num_samples: how many samples are counted behind a pipeline that resamples classes.
     """
 
     # Before EMAHook copies the model, which must find buffers of their final shape.
     priority = 'VERY_HIGH'
 
-    def __init__(self, num_workers: int = 0, cache: str = 'class_prior.json') -> None:
+    def __init__(
+        self, num_workers: int = 0, cache: str = 'class_prior.json', num_samples: int = 2000
+    ) -> None:
         self.num_workers = num_workers
         self.cache = cache
+        self.num_samples = num_samples
 
     def before_run(self, runner: Runner) -> None:
         """Fill every module of the model that has an open prior, if this run trains.
@@ -75,17 +91,32 @@ class ClassPriorHook(Hook):
     def _prior(self, runner: Runner) -> ClassPrior:
         dataset = runner.train_dataloader.dataset
         path = Path(runner.work_dir) / self.cache
-        what = describe(dataset)
+        resampled = resampling_of(dataset)
+        source = (
+            as_trained_source(dataset, self.num_samples, 0)
+            if resampled
+            else f'counted over {describe(dataset)}'
+        )
         if path.is_file():
             try:
                 prior = ClassPrior.load(path)
-                if prior.source == f'counted over {what}':
+                if prior.source == source:
                     return prior
                 reason = 'belongs to another data set'
             except ValueError as error:
                 reason = f'cannot be used ({error})'
             runner.logger.info(f'{path} {reason}: counting again')
-        runner.logger.info(f'counting the class prior of {what}')
-        prior = ClassPrior.from_dataset(dataset, self.num_workers, progress=True)
+        runner.logger.info(f'counting the class prior of {describe(dataset)}')
+        if resampled:
+            prior = self._count_as_trained(dataset)
+        else:
+            prior = ClassPrior.from_dataset(dataset, self.num_workers, progress=True)
         prior.save(path)
         return prior
+
+    def _count_as_trained(self, dataset: Any) -> ClassPrior:
+        how: Any = dict(num_workers=self.num_workers, progress=True)
+        report = count_as_trained(dataset, self.num_samples, **how)
+        if report.failures or report.prior is None:
+            raise ClassCountError(list_failures(report.failures) or 'no pixel has a class')
+        return report.prior

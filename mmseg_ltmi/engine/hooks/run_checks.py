@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from torch import nn
 
-from mmseg_ltmi.core.priors import PriorBuffer
-from mmseg_ltmi.core.priors.dataset_parts import own_ignore_index, unwrapped
+from mmseg_ltmi.core.priors import ClassPrior, PriorBuffer
+from mmseg_ltmi.core.priors.as_trained import counted_resampling
+from mmseg_ltmi.core.priors.dataset_parts import own_ignore_index, resampling_of, unwrapped
 from mmseg_ltmi.core.priors.label_space import (
     check_ignored_is_free,
     check_same_classes,
@@ -16,6 +18,7 @@ from mmseg_ltmi.core.priors.label_space import (
     check_trained_on,
     labels_of,
 )
+from mmseg_ltmi.datasets import RareClassDataset
 from mmseg_ltmi.evaluation.metric_prior import check_classes, read_metric_prior
 
 REMEDY = (
@@ -54,6 +57,50 @@ def check_parts(dataset: Any) -> None:
     classes = metainfo_of(part).get('classes')
     for name, other in others:
         check_same_classes(classes, metainfo_of(other).get('classes'), (first, name), remedy)
+
+
+def resampled_anyway(prior: PriorBuffer, dataset: Any) -> str:
+    """That a prior was counted as if a train set were resampled otherwise; '' if it was not."""
+    known, by = prior.class_prior, resampling_of(dataset)
+    if known is None or counted_resampling(known.source) == by:
+        return ''
+    counted = counted_resampling(known.source) or 'labels as they are'
+    how = f'of {counted}, but the train set is resampled by {by or "nothing"}'
+    return (
+        f'{prior.describe()} is {how}{_most_apart(known, dataset)}: count it as training sees the '
+        'classes, with mmseg-ltmi count CONFIG --as-trained 2000'
+    )
+
+
+def reads_resampled(head: Any, dataset: Any) -> str:
+    """That a head reads its scores for the classes of a resampled train set; '' if it does not."""
+    by = resampling_of(dataset)
+    if not by or getattr(head, 'test_prior', '') is not None:
+        return ''
+    remedy = (
+        'choose a tau on such images with mmseg-ltmi choose'
+        if hasattr(head, 'presence')  # a mask classifier, which has no test_prior
+        else 'give decode_head.test_prior, such as the raw prior of mmseg-ltmi count CONFIG'
+    )
+    return (
+        f'{type(head).__name__} reads its scores for images whose classes are as frequent as in '
+        f'training, which is resampled by {by}. If the model is used on others, {remedy}'
+    )
+
+
+def _most_apart(prior: ClassPrior, dataset: Any) -> str:
+    # The class of which a prior and images that are drawn whole have the most different shares.
+    if not isinstance(dataset, RareClassDataset):
+        return ''
+    drawn, counted = dataset.draw.image_shares(), prior.probs().numpy()
+    if len(drawn) != len(counted):
+        return ''
+    both = (drawn > 0) & (counted > 0)
+    c = int(np.abs(np.log(drawn / counted, where=both, out=np.zeros(len(drawn)))).argmax())
+    return (
+        f' ({prior.names[c]} has {100 * counted[c]:.3g} % of the pixels in the prior and about '
+        f'{100 * drawn[c]:.3g} % in the images that are drawn)'
+    )
 
 
 def trained_anyway(head: Any, dataset: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmengine.hooks import RuntimeInfoHook
@@ -26,6 +26,8 @@ from .run_checks import (
     check_prior,
     has_other_classes,
     metainfo_of,
+    reads_resampled,
+    resampled_anyway,
     trained_anyway,
 )
 
@@ -47,6 +49,8 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
 
     - A class prior that is missing, or is of other classes or labels than the train set, is an
       error before training.
+    - A warning says where a prior was counted before a train set is resampled, or the scores are
+      read for the resampled one.
     - From a checkpoint of other classes training takes the weights, and neither a queue's keys nor
       the counts of an online prior.
     - In runs with a model or a metric of this package, an evaluated data set of other classes or
@@ -76,11 +80,15 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         priors = [m for m in runner.model.modules() if isinstance(m, PriorBuffer)]
         for prior in priors:
             check_prior(prior, dataset)
+        heads = [m for m in runner.model.modules() if isinstance(m, BaseDecodeHead)]
         if any(map(_is_ours, runner.model.modules())):
             check_parts(dataset)
-            for head in runner.model.modules():
-                if isinstance(head, BaseDecodeHead) and (text := trained_anyway(head, dataset)):
-                    runner.logger.warning(text)
+            _warn(runner, (trained_anyway(head, dataset) for head in heads))
+        of_tests = {id(getattr(head, 'test_prior', None)) for head in heads}
+        trained = [prior for prior in priors if id(prior) not in of_tests]
+        shared = {id(prior.class_prior): prior for prior in reversed(trained)}  # once each
+        _warn(runner, (resampled_anyway(prior, dataset) for prior in shared.values()))
+        _warn(runner, (reads_resampled(head, dataset) for head in heads))
         known = [prior.class_prior for prior in priors if prior.class_prior is not None]
         for line in dict.fromkeys(map(in_one_line, known)):
             runner.logger.info(line)
@@ -130,6 +138,11 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
                 if warning:
                     runner.logger.warning(warning)
                 break
+
+
+def _warn(runner: Runner, texts: Iterable[str]) -> None:
+    for text in filter(None, dict.fromkeys(texts)):
+        runner.logger.warning(text)
 
 
 def _is_ours(part: Any) -> bool:

@@ -52,17 +52,23 @@ class LTMIHeadMixin(_Head):
             ``in_channels`` and ``num_classes`` are filled in. None leaves it out.
         class_prior: the head's class prior; None takes the one of the loss.
         tau_test: how scores are read, 0 natural and 1 balanced.
+        test_prior: how often the classes are where the model is used, in any form that class_prior
+            takes but 'online'. The natural reading is then for such images, and metrics take this
+            prior. None means as often as in training; give the raw prior where training resamples
+            the train set. Training writes it into the checkpoint.
         classifier: ``dict(type='linear')``, or ``dict(type='cosine', scale=30)`` in the place of
             ``conv_seg``, or a registered type; a stock checkpoint's ``conv_seg`` then gives the
             directions.
 
     Raises:
         ValueError: ``out_channels=1``, an unknown classifier, no ``conv_seg`` to replace, two
-            different priors, or a loss with the name of the contrastive term.
+            different priors, an online ``test_prior``, or a loss with the name of the contrastive
+            term.
     """
 
     contrast: PixelContrast | None
     score_reader: ScoreReader
+    test_prior: PriorBuffer | None
 
     def __init__(
         self,
@@ -70,6 +76,7 @@ class LTMIHeadMixin(_Head):
         contrast: dict | None = None,
         class_prior: Any = None,
         tau_test: float = 0.0,
+        test_prior: Any = None,
         classifier: dict | None = None,
         **kwargs: Any,
     ) -> None:
@@ -93,6 +100,7 @@ class LTMIHeadMixin(_Head):
         self._contrast_config = contrast
         self.contrast = None if contrast is None else self._build_contrast()
         self._own_prior = PriorBuffer(class_prior, self.num_classes, f'{name}.class_prior')
+        self.test_prior = self._build_test_prior(test_prior)
         self.score_reader = ScoreReader(self.num_classes, tau_test)
         if getattr(self, 'conv_seg', None) is not None:
             self.score_reader.add_memory_to(self.conv_seg)
@@ -138,6 +146,17 @@ class LTMIHeadMixin(_Head):
         losses = [loss.prior for loss in losses_of(self) if isinstance(loss, PriorUser)]
         contrast = getattr(self.contrast, 'prior', None)
         return [self._own_prior, *losses, *([contrast] if contrast is not None else [])]
+
+    def _build_test_prior(self, value: Any) -> PriorBuffer | None:
+        if value is None:
+            return None
+        prior = PriorBuffer(value, self.num_classes, f'{type(self).__name__}.test_prior')
+        if prior.is_online:
+            raise ValueError(
+                f'{prior.name} is online, but training does not see the images that it is of: name '
+                'a prior of them, such as a file of mmseg-ltmi count'
+            )
+        return prior
 
     def _share_prior(self) -> None:
         """Let whoever has no prior take that of the others; errors as the class."""
@@ -193,7 +212,13 @@ class LTMIHeadMixin(_Head):
                 'current',
             )
             self.score_reader.forget_shift()
-        self.score_reader.update(shift, self.log_prior)
+        prior, target = self.log_prior, self.test_prior
+        if target is not None and not target.is_open:
+            if shift is not None and prior.shape == shift.shape:
+                # From p(c|x) under the training prior to that under another, by Bayes.
+                shift = shift.to(prior) - prior + target.log_prior
+            prior = target.log_prior
+        self.score_reader.update(shift, prior)
 
     @property
     def tau_test(self) -> float:
@@ -239,6 +264,8 @@ class LTMIHeadMixin(_Head):
         """
         if any(prior.is_open for prior in self._priors()):
             self._share_prior()
+        if self.test_prior is not None:
+            self.test_prior.check_found()
         for prior in self._priors():
             prior.check_found()
             prior.check_ignore_index(self.ignore_index)
@@ -339,8 +366,10 @@ class LTMIHeadMixin(_Head):
             reader.is_read = False
 
     def _known_prior(self) -> ClassPrior | Tensor:
-        own, read = self.log_prior, self.score_reader.log_prior
-        known = next((p.class_prior for p in self._priors() if p.class_prior is not None), None)
+        own, priors, read = self.log_prior, self._priors(), self.score_reader.log_prior
+        if self.test_prior is not None:
+            own, priors = self.test_prior.log_prior, [self.test_prior]
+        known = next((p.class_prior for p in priors if p.class_prior is not None), None)
         # A checkpoint of another prior is read by its own.
         return known if known is not None and is_same_log_prior(own, read) else read
 

@@ -68,7 +68,7 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
     Raises:
         ImportError: mmdet or a part of it is missing.
         ValueError: as LTMIHeadMixin; an online prior, a loss of another kind or with a loss_weight,
-            an unknown switch, ``classifier``.
+            an unknown switch, ``classifier``, ``test_prior``.
     """
 
     loss_decode: LogitAdjustedLoss
@@ -90,6 +90,11 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
             raise ValueError(f"{name}.shift_at is {shift_at!r}: use 'map' or 'queries'")
         if kwargs.get('classifier') is not None:
             raise ValueError(f'{name} has no conv_seg to replace: leave classifier out')
+        if kwargs.get('test_prior') is not None:
+            raise ValueError(
+                f'{name} has no test_prior: its prior is that of the presence of classes, and its '
+                'scores are read for images as in training'
+            )
         self.contrast_layers, self.shift_at = contrast_layers, shift_at
         super().__init__(*args, **kwargs)
 
