@@ -234,11 +234,14 @@ def test_images_of_too_few_and_too_many_objects(name, case):
     assert (losses['decode.loss_contrast'] == 0) == (case == 'no object')
 
 
-def test_class_weights_of_c_and_of_c_plus_one_entries():
+def test_class_weights_of_c_and_of_c_plus_one_entries(caplog):
+    caplog.set_level(logging.INFO)
     config = mask_segmentor(head=dict(loss_decode={**LOSS, 'tau': 0.0}))
     for given, wanted in (([2.0] * 4, [2, 2, 2, 2, 0.1]), ([1, 1, 1, 1, 0.3], [1, 1, 1, 1, 0.3])):
         config.decode_head.loss_cls.class_weight = given
+        caplog.clear()
         assert MODELS.build(config).decode_head.class_weight == pytest.approx(wanted)
+        assert ('has 4 entries; 0.1 for "no object" is added' in caplog.text) == (len(given) == 4)
     config.decode_head.loss_cls.class_weight = [1.0] * 3
     with pytest.raises(ValueError, match='has 3 entries: give 4 .*0.1 for "no object".*or 5'):
         MODELS.build(config)
@@ -276,6 +279,7 @@ def test_the_prior_of_presence_and_of_pixels_are_told_apart(caplog):
     caplog.clear()
     head = build(head=dict(loss_decode={**LOSS, 'class_prior': COUNTS})).decode_head
     assert 'no image counts: its pixel shares (most to least frequent 80:1)' in caplog.text
+    assert '827:1 by pixels, 283:1 by images' in caplog.text
     torch.testing.assert_close(head.presence.log_prior, head.log_prior)
     assert ClassPrior(**PRIOR).presence().probs(0).tolist() == pytest.approx(
         [0.4, 0.36, 0.16, 0.08]
@@ -497,13 +501,14 @@ def test_a_run_resumes_bit_for_bit_with_the_counted_prior(name, tmp_path):
     )
 
 
-def test_a_per_pixel_auxiliary_head_beside_a_stock_mask_classifier():
+@pytest.mark.parametrize('ltmi', [False, True], ids=['stock', 'LTMI'])
+def test_a_per_pixel_auxiliary_head_beside_a_mask_classifier(ltmi):
     auxiliary = dict(
         type='LTMIFCNHead', in_channels=256, in_index=2, channels=8, num_convs=1, num_classes=4,
         concat_input=False, norm_cfg=dict(type='BN'), contrast=CONTRAST_OF_PIXELS,
         loss_decode=dict(type='LTMILoss', class_prior=PRIOR, loss_weight=0.4),
     )  # fmt: skip
-    model = build(ltmi=False, auxiliary_head=auxiliary).train()
+    model = build(ltmi=ltmi, auxiliary_head=auxiliary).train()
     losses = model.loss(*mask_batch())
     total(losses).backward()
     assert losses['aux.loss_ltmi'] > 0 and losses['aux.loss_contrast'] > 0

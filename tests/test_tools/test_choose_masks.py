@@ -7,6 +7,7 @@ import torch
 from masks import mask_segmentor
 from mmengine.config import Config
 from mmengine.runner import Runner
+from tiny import ROOT
 
 from mmseg_ltmi.apis import runs
 from mmseg_ltmi.cli import main
@@ -19,7 +20,7 @@ def miou(cfg, checkpoint, folder, **how):
 
 
 @pytest.mark.parametrize('ltmi', [True, False], ids=['LTMI', 'stock'])
-def test_choose_embed_and_use(folder, tmp_path, capsys, ltmi):
+def test_choose_embed_and_use(folder, tmp_path, capsys, monkeypatch, ltmi):
     cfg = Config.fromfile(folder / 'small.py')
     loss = dict(type='LTMILoss', class_prior=str(folder / 'prior.json'))
     head = dict(loss_decode=loss) if ltmi else {}
@@ -52,3 +53,17 @@ def test_choose_embed_and_use(folder, tmp_path, capsys, ltmi):
     assert 'cross-fitted in 3 folds' in capsys.readouterr().out
     content = json.loads(point.read_text())
     assert content['rule'] == 'tau' and content['report']['folds'] == 3
+
+    monkeypatch.syspath_prepend(str(ROOT / 'tools/benchmarks'))
+    from mask_readings import measure
+
+    cfg.test_dataloader.num_workers = 0
+    if not ltmi:
+        with pytest.raises(SystemExit, match='has no shift_at: give the config of its LTMI form'):
+            measure(cfg, files[1], 'test', [0.0])
+        return
+    found = measure(cfg, files[1], 'test', [0.0, 3.0])
+    share, cheap, exact = found[0.0]
+    assert share < 0.1 and cheap == pytest.approx(values['natural'], abs=0.011)
+    assert exact == pytest.approx(cheap, abs=0.1)
+    assert found[3.0][0] > 1
