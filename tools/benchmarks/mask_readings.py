@@ -44,7 +44,7 @@ def main() -> None:
 @torch.no_grad()
 def measure(
     cfg: Config, checkpoint: Path, split: str, taus: list[float], device: str = 'cpu'
-) -> dict[float, tuple[float, float, float]]:
+) -> dict[float, tuple[float, ...]]:
     """For each tau, % of the labelled pixels that differ, mIoU of the map and of the queries."""
     model: Any = load_model(cfg, checkpoint).to(device).eval()
     head: Any = last_head(model)
