@@ -9,7 +9,17 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from masks import CONTRAST, LOSS, NAMES, PRIOR, mask_batch, mask_segmentor, needs_mmdet
+from masks import (
+    CONTRAST,
+    FILES,
+    LOSS,
+    NAMES,
+    PRIOR,
+    any_segmentor,
+    mask_batch,
+    mask_segmentor,
+    needs_mmdet,
+)
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
@@ -224,11 +234,14 @@ def test_images_of_too_few_and_too_many_objects(name, case):
     assert (losses['decode.loss_contrast'] == 0) == (case == 'no object')
 
 
-def test_class_weights_of_c_and_of_c_plus_one_entries():
+def test_class_weights_of_c_and_of_c_plus_one_entries(caplog):
+    caplog.set_level(logging.INFO)
     config = mask_segmentor(head=dict(loss_decode={**LOSS, 'tau': 0.0}))
     for given, wanted in (([2.0] * 4, [2, 2, 2, 2, 0.1]), ([1, 1, 1, 1, 0.3], [1, 1, 1, 1, 0.3])):
         config.decode_head.loss_cls.class_weight = given
+        caplog.clear()
         assert MODELS.build(config).decode_head.class_weight == pytest.approx(wanted)
+        assert ('has 4 entries; 0.1 for "no object" is added' in caplog.text) == (len(given) == 4)
     config.decode_head.loss_cls.class_weight = [1.0] * 3
     with pytest.raises(ValueError, match='has 3 entries: give 4 .*0.1 for "no object".*or 5'):
         MODELS.build(config)
@@ -266,6 +279,7 @@ def test_the_prior_of_presence_and_of_pixels_are_told_apart(caplog):
     caplog.clear()
     head = build(head=dict(loss_decode={**LOSS, 'class_prior': COUNTS})).decode_head
     assert 'no image counts: its pixel shares (most to least frequent 80:1)' in caplog.text
+    assert '827:1 by pixels, 283:1 by images' in caplog.text
     torch.testing.assert_close(head.presence.log_prior, head.log_prior)
     assert ClassPrior(**PRIOR).presence().probs(0).tolist() == pytest.approx(
         [0.4, 0.36, 0.16, 0.08]
@@ -307,11 +321,12 @@ def test_matched_queries_are_drawn_once():
 
 
 class Step(nn.Module):
-    def __init__(self):
+    def __init__(self, name):
         super().__init__()
-        self.model = build().train()
+        torch.manual_seed(0)
+        self.model = MODELS.build(any_segmentor(name)).train()
         # The images of a batch share no statistics.
-        for module in self.model.backbone.modules():
+        for module in self.model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
 
@@ -321,27 +336,39 @@ class Step(nn.Module):
 
 def work(rank, world, folder):
     init_default_scope('mmseg')
-    step = Step()
-    wrapped = DistributedDataParallel(step, broadcast_buffers=False, find_unused_parameters=True)
-    optimizer = torch.optim.SGD(step.parameters(), 1e-2)
-    torch.manual_seed(rank)
-    for i in range(2):
-        optimizer.zero_grad()
-        wrapped(10 * i + rank).backward()
-        optimizer.step()
-    torch.save(step.model.decode_head.state_dict(), f'{folder}/{rank}.pth')
+    for name in FILES:
+        step = Step(name)
+        wrapped = DistributedDataParallel(
+            step, broadcast_buffers=False, find_unused_parameters=True
+        )
+        optimizer = torch.optim.SGD(step.parameters(), 1e-2)
+        torch.manual_seed(rank)
+        for i in range(2):
+            optimizer.zero_grad()
+            wrapped(10 * i + rank).backward()
+            optimizer.step()
+        torch.save(step.model.decode_head.state_dict(), f'{folder}/{name}_{rank}.pth')
 
 
 def test_two_ranks_agree(tmp_path):
     needs_mmdet()
-    run_ranks(work, 2, tmp_path)
-    first, second = (torch.load(tmp_path / f'{rank}.pth') for rank in range(2))
-    for key, value in first.items():
-        torch.testing.assert_close(second[key], value, rtol=0, atol=0, equal_nan=True)
-    # Each rank has two classes an image, two images, and stores all of them.
-    ids = first['contrast.queue.ids']
-    assert (ids >= 0).sum() == ids[ids >= 0].unique().numel() == 8
-    assert set(first['contrast.queue.labels'].tolist()) == {-1, 0, 1, 2, 3}
+    run_ranks(work, 2, tmp_path, seconds=300)
+    for name in FILES:
+        start = Step(name).model.decode_head.state_dict()
+        first, second = (torch.load(tmp_path / f'{name}_{rank}.pth') for rank in range(2))
+        moved = 0
+        for key, value in first.items():
+            torch.testing.assert_close(second[key], value, rtol=0, atol=0, equal_nan=True)
+            moved += not torch.equal(value, start[key])
+        assert moved > len(first) / 2, name
+        ids = first['contrast.queue.ids']
+        number = (ids >= 0).sum()
+        assert number == ids[ids >= 0].unique().numel()
+        if name in NAMES:  # two classes an image, two images on each rank: all are stored
+            assert number == 8
+            assert set(first['contrast.queue.labels'].tolist()) == {-1, 0, 1, 2, 3}
+        else:
+            assert number > 8
 
 
 def test_the_error_where_mmdet_or_a_part_of_it_is_missing(monkeypatch):
@@ -444,25 +471,26 @@ def test_a_stock_head_is_read_too():
     torch.testing.assert_close(weighted.reader.natural_shift, wanted)
 
 
-def run_config(folder, steps):
+def run_config(folder, steps, name):
     cfg = demo_run(folder, steps)
-    model = mask_segmentor(head=dict(loss_decode=dict(type='LTMILoss')))
-    head = model.decode_head
-    head.num_classes, head.loss_cls.class_weight = 13, [1.0] * 13
-    head.contrast = dict(CONTRAST, queue=dict(size=208))
-    model.data_preprocessor.size = (32, 32)
-    cfg.model = model
+    cfg.model = any_segmentor(name, 13, dict(type='LTMILoss'))
+    cfg.model.data_preprocessor.size = (32, 32)
     cfg.default_hooks.checkpoint.interval = 2
     cfg.custom_hooks += [dict(type='StepSeedHook')]
     return cfg
 
 
-def test_a_run_resumes_bit_for_bit_with_the_counted_presence(tmp_path):
-    whole = Runner.from_cfg(run_config(tmp_path / 'whole', 3))
+@pytest.mark.parametrize('name', FILES)
+def test_a_run_resumes_bit_for_bit_with_the_counted_prior(name, tmp_path):
+    whole = Runner.from_cfg(run_config(tmp_path / 'whole', 3, name))
     whole.train()
-    presence = ClassPrior.load(tmp_path / 'whole/class_prior.json').presence().log_probs()
-    torch.testing.assert_close(whole.model.decode_head.presence.log_prior, presence)
-    again = run_config(tmp_path / 'again', 3)
+    prior = ClassPrior.load(tmp_path / 'whole/class_prior.json')
+    head = whole.model.decode_head
+    if name in NAMES:
+        torch.testing.assert_close(head.presence.log_prior, prior.presence().log_probs())
+    else:
+        torch.testing.assert_close(head.log_prior, prior.log_probs())
+    again = run_config(tmp_path / 'again', 3, name)
     again.load_from, again.resume = str(tmp_path / 'whole/iter_2.pth'), True
     torch.manual_seed(99)
     resumed = Runner.from_cfg(again)
@@ -473,13 +501,14 @@ def test_a_run_resumes_bit_for_bit_with_the_counted_presence(tmp_path):
     )
 
 
-def test_a_per_pixel_auxiliary_head_beside_a_stock_mask_classifier():
+@pytest.mark.parametrize('ltmi', [False, True], ids=['stock', 'LTMI'])
+def test_a_per_pixel_auxiliary_head_beside_a_mask_classifier(ltmi):
     auxiliary = dict(
         type='LTMIFCNHead', in_channels=256, in_index=2, channels=8, num_convs=1, num_classes=4,
         concat_input=False, norm_cfg=dict(type='BN'), contrast=CONTRAST_OF_PIXELS,
         loss_decode=dict(type='LTMILoss', class_prior=PRIOR, loss_weight=0.4),
     )  # fmt: skip
-    model = build(ltmi=False, auxiliary_head=auxiliary).train()
+    model = build(ltmi=ltmi, auxiliary_head=auxiliary).train()
     losses = model.loss(*mask_batch())
     total(losses).backward()
     assert losses['aux.loss_ltmi'] > 0 and losses['aux.loss_contrast'] > 0

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from masks import needs_mmdet
 from mmengine.config import Config
 from mmseg.registry import METRICS, MODELS
 from study_runs import read_study
@@ -26,9 +27,11 @@ def build(cfg):
 
 @pytest.mark.parametrize('file', STUDIES, ids=lambda p: p.stem)
 def test_every_row_builds_and_takes_a_step(file, tmp_path):
+    if 'masks' in file.stem:
+        needs_mmdet()
     torch.manual_seed(0)
     runs = [run for run in read_study(file, tmp_path).runs if run.seed == 0]
-    assert len(runs) >= 4
+    assert len(runs) > 3
     for run in runs:
         teacher = run.config.model.get('teacher', {})
         if 'config' in teacher:
@@ -46,9 +49,9 @@ def test_every_row_builds_and_takes_a_step(file, tmp_path):
         total, _ = model.parse_losses(model.loss(*batch()))
         total.backward()
         assert total.isfinite(), run.name
-        if file.stem.startswith('camvid'):
-            # The prior is counted on part of the train set: no metric may name that of all of it.
-            metrics = [run.config.val_evaluator, *run.config.test_evaluator]
-            assert all(METRICS.build(metric).class_prior is None for metric in metrics)
+        # On CamVid it is counted on part of the train set, so no metric may name that of all of it.
+        known = 'nyuv2' if 'nyuv2' in file.stem else None
+        metrics = [run.config.val_evaluator, *run.config.test_evaluator]
+        assert all(METRICS.build(metric).class_prior == known for metric in metrics)
         # Each row differs from every other one.
         assert sum(r.config.to_dict() == run.config.to_dict() for r in runs) == 1, run.name

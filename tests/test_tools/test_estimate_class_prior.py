@@ -16,7 +16,7 @@ from torch import nn
 from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.apis import count
 from mmseg_ltmi.cli import main
-from mmseg_ltmi.core.priors import ClassCountError, count_dataset
+from mmseg_ltmi.core.priors import ClassCountError, count_as_trained, count_dataset
 from mmseg_ltmi.engine import ClassPriorHook
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'estimate_class_prior.py'
@@ -155,6 +155,18 @@ def test_tool_counts_as_trained(root, run_tool):
     # Nothing crops here, so two passes over the set are twice its labels.
     assert prior.pixel_counts.tolist() == [4, 4, 6] and 'seed 5' in prior.source
     assert not (root / 'p.counts.txt').exists()
+
+
+def test_as_trained_counts_the_crops_that_hold_a_class(root):
+    cfg = config(root)
+    cfg['pipeline'].append(dict(type='mmseg.RandomCrop', crop_size=(1, 1)))
+    dataset = DATASETS.build(cfg)
+    assert count_dataset(dataset).prior.image_counts.tolist() == [2, 1, 2]  # of the 2 images
+    prior = count_as_trained(dataset, 80).prior
+    images = prior.image_counts
+    assert images.tolist() == prior.pixel_counts.tolist()  # a crop is a pixel here
+    assert prior.num_images == 80 and images == pytest.approx([20, 20, 30], abs=10)
+    assert prior.presence().probs(0).tolist() == pytest.approx((images / images.sum()).tolist())
 
 
 def test_tool_finishes_the_rest_and_fails(root, run_tool):

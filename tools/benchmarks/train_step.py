@@ -4,6 +4,8 @@ With ``--teacher``, also LTMI with keys from a moving average and from a teacher
 random weights and is distilled from. The forms are made of one config; the model, the images and
 the labels are the same. Ratios are medians over the rounds of the ratio within a round, since a
 machine's speed drifts. Peak memory is that of a process of its own for each form.
+
+Of a mask classifier, such as Mask2Former, cross-entropy is the stock head as it is.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ import mmseg_ltmi  # noqa: F401  registers everything
 
 FORMS = ('cross-entropy', 'OHEM', 'logit adjustment', 'LTMI')
 OHEM = dict(type='OHEMPixelSampler', thresh=0.7, min_kept=100000)  # as in mmsegmentation's configs
+MASKS = ('MaskFormerHead', 'Mask2FormerHead')
 TAUGHT = ('LTMI, EMA', 'LTMI, teacher')
 
 
@@ -54,20 +57,32 @@ def build(cfg: Config, form: str, device: str, teacher: dict | None = None) -> A
     for head in (h for group in heads for h in (group if isinstance(group, list) else [group])):
         head.type = head.type.removeprefix('LTMI')
         head.pop('contrast', None)
+        if head.type in MASKS:
+            head.pop('loss_decode', None)
+            if form != 'cross-entropy':
+                counts = dict(pixel_counts=prior, image_counts=prior)
+                loss = dict(type='LogitAdjustedLoss', class_prior=counts)
+                head.update(type=f'LTMI{head.type}', loss_decode=loss)
+            continue
         weight = head.loss_decode.get('loss_weight', 1.0)
         head.loss_decode = dict(type='CrossEntropyLoss', loss_weight=weight)
         head.sampler = OHEM if form == 'OHEM' else None
         if form not in ('cross-entropy', 'OHEM'):
             head.loss_decode.update(type='LogitAdjustedLoss', class_prior=prior)
     if form.startswith('LTMI'):
-        main.type = f'LTMI{main.type}'
-        main.contrast = dict(class_prior=prior)
+        main.contrast = dict() if 'LTMI' in main.type else dict(class_prior=prior)
+        main.type = f'LTMI{main.type.removeprefix("LTMI")}'
     if form in TAUGHT:
         is_ema = form == 'LTMI, EMA'
         model.type = f'Distilled{model.type.removeprefix("LTMI")}'
         model.teacher = dict(type='EMA') if is_ema else teacher
         model.alpha = 0.0 if is_ema else 1.0
     return revert_sync_batchnorm(MODELS.build(model)).to(device).train()
+
+
+def is_mask_classifier(path: str) -> bool:
+    head = Config.fromfile(path).model.decode_head
+    return not isinstance(head, list) and head.type.removeprefix('LTMI') in MASKS
 
 
 def make_batch(num_classes: int, batch: int, size: int, device: str) -> tuple[torch.Tensor, list]:
@@ -134,6 +149,8 @@ def measure(path: str, args: argparse.Namespace) -> dict:
     The peak on a GPU is what the form adds to it, on a CPU that of a process of its own.
     """
     forms = FORMS + (TAUGHT if args.saved_teacher else ())
+    if is_mask_classifier(path):
+        forms = tuple(form for form in forms if form != 'OHEM')  # it draws pixels
     memory, runs = {}, {}
     for form in forms:
         if args.device == 'cpu':

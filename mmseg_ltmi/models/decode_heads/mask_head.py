@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,7 @@ from mmseg_ltmi.core.priors import PresencePrior, PriorUser, check_same_prior
 from .ltmi_head import LTMIHeadMixin
 
 torch_deformable_attention()
+logger = logging.getLogger(__name__)
 NO_OBJECT_WEIGHT = 0.1
 """Of the stock configs."""
 
@@ -260,6 +262,14 @@ def _with_no_object(loss_cls: Any, num_classes: int) -> Any:
     weight = [1.0] * num_classes if given is None else list(given)
     if len(weight) == num_classes:
         weight.append(NO_OBJECT_WEIGHT)
+        if given is not None:
+            logger.info(
+                'loss_cls.class_weight has %d entries; %g for "no object" is added: give %d to set '
+                'it',
+                num_classes,
+                NO_OBJECT_WEIGHT,
+                num_classes + 1,
+            )
     if len(weight) != num_classes + 1:
         raise ValueError(
             f'loss_cls.class_weight has {len(weight)} entries: give {num_classes} (num_classes), '
