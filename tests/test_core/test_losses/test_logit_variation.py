@@ -123,6 +123,17 @@ def test_the_minimiser_is_read_right_by_the_natural_shift():
     assert adjusted.grad.abs().max() < 0.01
 
 
+def test_the_control_hides_no_adjustment_to_first_order():
+    # The rest is of second order: a hundredth of it where the noise is a tenth.
+    error = {}
+    for bound in (1.0, 0.1):
+        loss = BLVLoss(COUNTS, sigma=4 * bound, bound=bound, zero_mean=True)
+        assert not loss.natural_shift().any()
+        read = fitted(loss).softmax(0).double()
+        error[bound] = (read.log() - POSTERIOR.log()).abs().max()
+    assert error[1.0] < math.log(math.cosh(1)) and error[0.1] < 0.02 * error[1.0] + 2e-3
+
+
 def test_bad_input():
     for options in (dict(sigma=0), dict(sigma=math.inf), dict(bound=-1)):
         with pytest.raises(ValueError, match=r'BLVLoss\.sigma is .* and bound is'):
