@@ -111,7 +111,7 @@ def test_an_initialization_of_the_head_leaves_the_simplex():
 def test_one_prior_and_bad_input():
     with pytest.raises(ValueError, match=r'RegionRebalance\.class_prior'):
         MODELS.build(segmentor(head=dict(region=dict(class_prior=[1, 1, 1, 1]))))
-    with pytest.raises(ValueError, match="name of the region term's"):
+    with pytest.raises(ValueError, match='name of the region term'):
         loss = dict(ADJUSTED, loss_name='loss_region')
         MODELS.build(segmentor(head=dict(loss_decode=loss, region=dict(), contrast=None)))
     # A region term alone counts an online prior, of pixels and of regions.

@@ -90,11 +90,14 @@ class LTMIHeadMixin(_Head):
         if classifier is not None:
             self.conv_seg = build_classifier(classifier, self._classifier())
         names = [getattr(loss, 'loss_name', '') for loss in losses_of(self)]
-        for part, config in (('contrast', contrast), ('region', region)):
+        for part, config, term in (
+            ('contrast', contrast, 'contrastive term'),
+            ('region', region, 'region term'),
+        ):
             if config is not None and OWN_LOSSES[part] in names:
                 raise ValueError(
                     f'a loss of {name} has loss_name={OWN_LOSSES[part]!r}, which is the name of '
-                    f"the {part} term's: give it another"
+                    f'the {term}: give it another'
                 )
         self._contrast_config = contrast
         self.contrast = None if contrast is None else self._build_contrast()
