@@ -61,7 +61,8 @@ def to_stock(state: dict[str, Tensor], tau_test: float = 0.0) -> dict[str, Tenso
 
     What a ScoreReader adds to the scores is a constant per class; it goes into the bias of
     ``conv_seg``, or of a mask classifier's ``cls_embed`` (a tau then acts on the queries). What
-    only training needs (queue, projections, temperature, counts, a teacher) is left out.
+    only training needs (queue, projections, temperature, the classifier of regions, counts, a
+    teacher) is left out.
 
     Args:
         state: state dict of a model with LTMI heads, or of one such head. Those of earlier versions
@@ -82,7 +83,8 @@ def to_stock(state: dict[str, Tensor], tau_test: float = 0.0) -> dict[str, Tenso
     last = _last_head(state)
     if READER not in places:  # in earlier versions the segmentor had the point of an LTMI head
         state = {(last if k.startswith(READER) else '') + k: v for k, v in state.items()}
-    ours = (*(f'{place.removesuffix(READER)}contrast.' for place in places), READER)
+    heads = [place.removesuffix(READER) for place in places]
+    ours = (*(f'{head}{term}.' for head in heads for term in ('contrast', 'region')), READER)
     stock = {
         k: v
         for k, v in state.items()

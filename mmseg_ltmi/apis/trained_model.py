@@ -105,7 +105,7 @@ def check_fits(model: nn.Module, state: Mapping[str, Any], checkpoint: str | Pat
 
 def _is_needed(name: str) -> bool:
     # A stock checkpoint has none of ours, and testing uses no auxiliary head.
-    optional = {'contrast', 'score_reader', 'teacher', 'auxiliary_head', 'online_counts'}
+    optional = {'contrast', 'region', 'score_reader', 'teacher', 'auxiliary_head', 'online_counts'}
     return not optional & set(name.split('.')) and not name.endswith('num_batches_tracked')
 
 

@@ -6,10 +6,18 @@ from .on_demand import import_on_demand
 
 if TYPE_CHECKING:
     from .contrast import PixelContrast
-    from .losses import DistillationLoss, GMLLoss, LogitAdjustedLoss, LTMILoss, SoftmaxFocalLoss
+    from .losses import (
+        BLVLoss,
+        DistillationLoss,
+        GMLLoss,
+        LogitAdjustedLoss,
+        LTMILoss,
+        SoftmaxFocalLoss,
+    )
     from .posterior import OperatingPoint, ScoreReader
     from .priors import ClassPrior
     from .recorder import FeatureRecorder
+    from .region_rebalance import RegionRebalance
 else:
     # What needs no torch, such as reading a JSON file, does not wait for it.
     __getattr__, __dir__ = import_on_demand(
@@ -17,6 +25,7 @@ else:
         {
             'contrast': ['PixelContrast'],
             'losses': [
+                'BLVLoss',
                 'DistillationLoss',
                 'GMLLoss',
                 'LTMILoss',
@@ -26,10 +35,12 @@ else:
             'posterior': ['OperatingPoint', 'ScoreReader'],
             'priors': ['ClassPrior'],
             'recorder': ['FeatureRecorder'],
+            'region_rebalance': ['RegionRebalance'],
         },
     )
 
 __all__ = [
+    'BLVLoss',
     'ClassPrior',
     'DistillationLoss',
     'FeatureRecorder',
@@ -38,6 +49,7 @@ __all__ = [
     'LogitAdjustedLoss',
     'OperatingPoint',
     'PixelContrast',
+    'RegionRebalance',
     'ScoreReader',
     'SoftmaxFocalLoss',
 ]

@@ -1,9 +1,10 @@
-"""Brings label maps and feature maps to another size, and picks pixels from them."""
+"""Brings label maps and feature maps to another size, picks pixels from them, and means."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -28,3 +29,24 @@ def gather_pixels(features: Tensor, pixel: Tensor) -> Tensor:
     # Only what is picked is read: a map with its channels last would be a copy of all of it.
     flat = features.flatten(2)
     return flat[pixel // flat.shape[2], :, pixel % flat.shape[2]]
+
+
+def class_means(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """The mean feature of the pixels of each class in each image, float32 at least.
+
+    Args:
+        features: (B, D, h, w).
+        labels: int64 (B, h, w); what is outside 0..C-1 takes no part.
+        num_classes: C.
+
+    Returns:
+        means (B*C, D), and their classes int64 (B*C,), -1 where an image has no such pixel.
+    """
+    precise = torch.promote_types(features.dtype, torch.float32)
+    with torch.autocast(features.device.type, enabled=False):
+        classes = torch.arange(num_classes, device=labels.device)
+        is_member = labels.flatten(1)[..., None] == classes
+        number = is_member.sum(1)
+        sums = features.flatten(2).to(precise) @ is_member.to(precise)
+        means = sums.mT / number.clamp(min=1)[..., None]
+    return means.flatten(0, 1), classes.expand_as(number).where(number > 0, -1).flatten()

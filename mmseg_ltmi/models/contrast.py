@@ -1,4 +1,4 @@
-"""The core's contrastive term by mmsegmentation's registry."""
+"""The core's terms on features, contrastive and of regions, by mmsegmentation's registry."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mmseg_ltmi.core.contrast import (
     ProjectionHead,
     UniformPixelSampler,
 )
+from mmseg_ltmi.core.region_rebalance import RegionRebalance
 
 PARTS = ('projector', 'sampler', 'queue', 'loss', 'key_projector')
 
@@ -27,6 +28,9 @@ for _part in (
     UniformPixelSampler,
 ):
     MODELS.register_module(module=_part)
+
+
+MODELS.register_module(module=RegionRebalance)
 
 
 @MODELS.register_module(name='PixelContrast')

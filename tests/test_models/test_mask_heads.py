@@ -253,6 +253,8 @@ def test_class_weights_of_c_and_of_c_plus_one_entries(caplog):
         (dict(contrast_layers='first'), "contrast_layers is 'first': use 'last' or 'all'"),
         (dict(shift_at='pixels'), "shift_at is 'pixels': use 'map' or 'queries'"),
         (dict(classifier=dict(type='cosine')), 'no conv_seg to replace'),
+        (dict(region=dict()), 'leave region out'),
+        (dict(loss_decode={**LOSS, 'type': 'BLVLoss'}), 'BLVLoss has no form for queries'),
         (dict(loss_decode=dict(type='LTMILoss', class_prior='online')), "is 'online'"),
         (dict(loss_decode={**LOSS, 'loss_weight': 2.0}), 'weight of the loss in loss_cls'),
         (dict(loss_decode=dict(type='CrossEntropyLoss')), 'give LTMILoss or LogitAdjustedLoss'),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..distributed import rank_and_world_size
 from ..losses import GMLLoss
-from ..pixel_maps import gather_pixels, resize_features, resize_labels
+from ..pixel_maps import class_means, gather_pixels, resize_features, resize_labels
 from ..priors import PriorBuffer, PriorUser
 from ..state_dict_hooks import before_load, rename_keys
 from .class_queue import ClassQueue
@@ -42,6 +42,10 @@ class PixelContrast(PriorUser):
             stores the queries' embeddings.
         key_projector: the projection of a teacher's features, or its arguments; None takes those
             of ``projector``.
+        region_keys: store the mean feature of each class in each image, too, so that a rare class
+            gets keys from every image that holds it, however few of its pixels are drawn. Each rank
+            must have as many images. A mean holds the queries of its class in part; it is no
+            query's own key.
 
     Raises:
         ValueError: ``key_projector`` gives another width than ``projector``.
@@ -58,6 +62,7 @@ class PixelContrast(PriorUser):
         loss: Part = None,
         key_channels: int | None = None,
         key_projector: Part = None,
+        region_keys: bool = False,
     ) -> None:
         super().__init__()
         self.prior = PriorBuffer(class_prior, num_classes, 'PixelContrast.class_prior')
@@ -77,6 +82,7 @@ class PixelContrast(PriorUser):
         self.sampler: Any = _built(sampler, ClassBalancedPixelSampler)
         channels = key_channels or self.projector.out_channels
         self.queue: Any = _built(queue, ClassQueue, num_classes=num_classes, channels=channels)
+        self.region_keys = region_keys
         self.loss: Any = _built(loss, GMLLoss, num_classes=num_classes)
         self._on_new_prior()
         before_load(self, _adapt_to_own_keys)
@@ -133,16 +139,19 @@ class PixelContrast(PriorUser):
         size = features.shape[2:]
         small = resize_labels(labels, size)
         sample = self.sampler(small, log_prior, logits)
+        source = features if key_features is None else resize_features(key_features, size)
+        # Before the queries, so that these are the last that a hook on the projector sees.
+        regions = self._regions(source, small) if self.region_keys else None
         # Pixels are picked before they are projected: the rest of the map costs nothing.
         query = self.projector(gather_pixels(features, sample.pixel))
-        if key_features is None:
-            stored = query
-        else:
-            stored = gather_pixels(resize_features(key_features, size), sample.pixel)
+        stored = query if key_features is None else gather_pixels(source, sample.pixel)
 
         rank, world_size = rank_and_world_size()
         ids = sample.pixel * world_size + rank  # unique also where ranks' batches differ in size
-        self.queue.enqueue(stored, _first_of_each(sample.pixel, sample.labels), ids)
+        rows = [stored.detach(), _first_of_each(sample.pixel, sample.labels), ids]
+        if regions is not None:
+            rows = [torch.cat(pair) for pair in zip(rows, regions, strict=True)]
+        self.queue.enqueue(*rows)
         key, key_labels, key_ids = self.queue.read()
         if self.takes_teacher:
             key = self.key_projector(key)
@@ -161,6 +170,13 @@ class PixelContrast(PriorUser):
             'contrast_temperature': self.loss.temperature,
             'queue_fill': self.queue.fill(),
         }
+
+    @torch.no_grad()
+    def _regions(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Class means as they are stored (B*C, D), their classes, and identities of no query."""
+        means, classes = class_means(features, labels, self.queue.num_classes)
+        stored = means if self.takes_teacher else self.projector(means)
+        return stored, classes, torch.full_like(classes, -1)
 
 
 def _built(part: Part, default: type[nn.Module], **filled: Any) -> nn.Module:

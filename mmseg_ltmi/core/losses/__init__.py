@@ -1,4 +1,4 @@
-"""The losses of the mutual information bound, distillation and a baseline, and their functions."""
+"""The losses of the mutual information bound, distillation and baselines, and their functions."""
 
 from .distillation import DistillationLoss
 from .focal import SoftmaxFocalLoss
@@ -12,8 +12,10 @@ from .functional import (
 )
 from .gml import GMLLoss
 from .logit_adjustment import LogitAdjustedLoss, LTMILoss
+from .logit_variation import BLVLoss
 
 __all__ = [
+    'BLVLoss',
     'DistillationLoss',
     'GMLLoss',
     'GMLTerms',

@@ -110,11 +110,15 @@ class LogitAdjustedLoss(PriorUser):
         inverse = (-log_prior).exp() / log_prior.numel()
         if self.class_weight.startswith('inverse'):
             return inverse.sqrt() if self.class_weight == 'inverse_sqrt' else inverse
-        # Over the classes that occur: absent ones have the smoothing's share. And torch's median of
-        # an even count is the lower one; the usual one is between the two.
+        # Over the classes that occur. And torch's median of an even count is the lower one; the
+        # usual one is between the two.
         share = log_prior.exp()
-        occurs = share > 1.5 * SMOOTHING / share.numel()
-        return share.where(occurs, torch.nan).nanquantile(0.5) / share
+        return share.where(self.occurs(), torch.nan).nanquantile(0.5) / share
+
+    def occurs(self) -> Tensor:
+        """bool (C,), which classes the prior has seen: others have the smoothing's share."""
+        share = self.prior.required().exp()
+        return share > 1.5 * SMOOTHING / share.numel()
 
     def natural_shift(self) -> Tensor | None:
         """``tau * log pi - log w`` (C,): raw scores plus this are the natural log-posterior.
@@ -194,7 +198,7 @@ class LogitAdjustedLoss(PriorUser):
                 f'{type(self).__name__} has {log_prior.numel()} classes: {hint}'
             )
         return self.loss_weight * logit_adjusted_cross_entropy(
-            pred,
+            self._vary(pred),
             label,
             log_prior,
             tau,
@@ -204,6 +208,10 @@ class LogitAdjustedLoss(PriorUser):
             weight=weight,
             avg_non_ignore=self.avg_non_ignore,
         )
+
+    def _vary(self, pred: Tensor) -> Tensor:
+        """The scores as the cross-entropy sees them, for a subclass that adds noise."""
+        return pred
 
 
 class LTMILoss(LogitAdjustedLoss):

@@ -1,4 +1,4 @@
-"""How often a class is present in an image, which is what a mask classifier's queries see."""
+"""How often a class is present in an image, as a mask classifier's queries and regions see it."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class PresencePrior(PriorBuffer):
         self.log_prior = presence.log_probs().to(before.device)
         if not torch.equal(before, self.log_prior):
             logger.info(
-                '%s: queries have the prior of presence, image counts of %s (most to least '
-                'frequent %s; %s by pixels)',
+                '%s: taken as the prior of presence, image counts of %s (most to least frequent '
+                '%s; %s by pixels)',
                 self.name,
                 prior.source or 'the given prior',
                 _imbalance(presence),

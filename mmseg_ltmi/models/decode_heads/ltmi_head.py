@@ -20,6 +20,7 @@ from mmseg_ltmi.core.priors import (
     check_same_prior,
     is_same_log_prior,
 )
+from mmseg_ltmi.core.region_rebalance import RegionRebalance
 from mmseg_ltmi.core.state_dict_hooks import before_load, keep_own_where_absent, rename_keys
 from mmseg_ltmi.models.raw_scores import warn_where_exported
 from mmseg_ltmi.prior_message import announce_prior
@@ -32,20 +33,20 @@ from .record import HeadRecord
 _Head: Any = BaseDecodeHead if TYPE_CHECKING else object
 
 
-CONTRAST_LOSS = 'loss_contrast'
+OWN_LOSSES = {'contrast': 'loss_contrast', 'region': 'loss_region'}
 
 
 class LTMIHeadMixin(_Head):
-    """Adds the contrastive term in training, and reads the scores in testing.
+    """Adds terms on the features in training, and reads the scores in testing.
 
     The pixel feature is what ``cls_seg`` receives, and the labels are those that the head itself
     stacks, so a head's forward pass and losses stay as they are. The plain head's state-dict keys
-    stay too; ``contrast.*`` and ``score_reader.*`` come on top, and neither is missed when a
-    stock checkpoint is loaded. ``forward`` gives raw scores, in testing too (with what a memory
-    adds), and warns where a graph is made of them (docs/export.md); ``predict`` reads them.
+    stay too; ``contrast.*``, ``region.*`` and ``score_reader.*`` come on top, and none is missed
+    when a stock checkpoint is loaded. ``forward`` gives raw scores, in testing too (with what a
+    memory adds), and warns where a graph is made of them (docs/export.md); ``predict`` reads them.
 
-    A head has one class prior. Whoever of ``class_prior``, the losses and the contrast names none
-    takes that of the others; two that differ are an error.
+    A head has one class prior. Whoever of ``class_prior``, the losses, the contrast and the region
+    term names none takes that of the others; two that differ are an error.
 
     Args:
         contrast: config of the contrastive term, ``type`` defaults to PixelContrast;
@@ -59,14 +60,17 @@ class LTMIHeadMixin(_Head):
         classifier: ``dict(type='linear')``, or ``dict(type='cosine', scale=30)`` in the place of
             ``conv_seg``, or a registered type; a stock checkpoint's ``conv_seg`` then gives the
             directions.
+        region: config of the term on the class means of each image, ``type`` defaults to
+            RegionRebalance; filled in like ``contrast``. None leaves it out.
 
     Raises:
         ValueError: ``out_channels=1``, an unknown classifier, no ``conv_seg`` to replace, two
-            different priors, an online ``test_prior``, or a loss with the name of the contrastive
-            term.
+            different priors, an online ``test_prior``, or a loss with the name of the contrastive or
+            the region term.
     """
 
     contrast: PixelContrast | None
+    region: RegionRebalance | None
     score_reader: ScoreReader
     test_prior: PriorBuffer | None
 
@@ -78,6 +82,7 @@ class LTMIHeadMixin(_Head):
         tau_test: float = 0.0,
         test_prior: Any = None,
         classifier: dict | None = None,
+        region: dict | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -92,13 +97,18 @@ class LTMIHeadMixin(_Head):
         if classifier is not None:
             self.conv_seg = build_classifier(classifier, self._classifier())
         names = [getattr(loss, 'loss_name', '') for loss in losses_of(self)]
-        if contrast is not None and CONTRAST_LOSS in names:
-            raise ValueError(
-                f'a loss of {name} has loss_name={CONTRAST_LOSS!r}, which is the name of the '
-                'contrastive term: give it another'
-            )
+        for part, config, term in (
+            ('contrast', contrast, 'contrastive term'),
+            ('region', region, 'region term'),
+        ):
+            if config is not None and OWN_LOSSES[part] in names:
+                raise ValueError(
+                    f'a loss of {name} has loss_name={OWN_LOSSES[part]!r}, which is the name of '
+                    f'the {term}: give it another'
+                )
         self._contrast_config = contrast
         self.contrast = None if contrast is None else self._build_contrast()
+        self.region = None if region is None else self._build('RegionRebalance', region)
         self._own_prior = PriorBuffer(class_prior, self.num_classes, f'{name}.class_prior')
         self.test_prior = self._build_test_prior(test_prior)
         self.score_reader = ScoreReader(self.num_classes, tau_test)
@@ -114,13 +124,15 @@ class LTMIHeadMixin(_Head):
         before_load(self, _adapt_state_dict)
 
     def _build_contrast(self, **more: Any) -> Any:
+        return self._build('PixelContrast', {**(self._contrast_config or {}), **more})
+
+    def _build(self, kind: str, config: dict) -> Any:
         return MODELS.build(
             {
-                'type': 'mmseg.PixelContrast',
+                'type': f'mmseg.{kind}',
                 'in_channels': self._feature_channels(),
                 'num_classes': self.num_classes,
-                **(self._contrast_config or {}),
-                **more,
+                **config,
             }
         )
 
@@ -144,8 +156,8 @@ class LTMIHeadMixin(_Head):
 
     def _priors(self) -> list[PriorBuffer]:
         losses = [loss.prior for loss in losses_of(self) if isinstance(loss, PriorUser)]
-        contrast = getattr(self.contrast, 'prior', None)
-        return [self._own_prior, *losses, *([contrast] if contrast is not None else [])]
+        terms = [getattr(term, 'prior', None) for term in (self.contrast, self.region)]
+        return [self._own_prior, *losses, *(prior for prior in terms if prior is not None)]
 
     def _build_test_prior(self, value: Any) -> PriorBuffer | None:
         if value is None:
@@ -170,7 +182,7 @@ class LTMIHeadMixin(_Head):
             return
         if self._own_prior.is_waiting and not known.is_online:
             self._own_prior.set(known.class_prior)
-        parts = [*losses_of(self), self.contrast]
+        parts = [*losses_of(self), self.contrast, self.region]
         users = [part for part in parts if isinstance(part, PriorUser)]
         for user in users:
             if known.is_online and user.prior is not known:
@@ -180,8 +192,8 @@ class LTMIHeadMixin(_Head):
         if known is self._own_prior and known.is_online:
             if not users:
                 raise ValueError(
-                    f'{known.name} is online, but the head has neither a LogitAdjustedLoss nor a '
-                    'contrast, which count the labels'
+                    f'{known.name} is online, but the head has neither a LogitAdjustedLoss nor '
+                    'contrast= nor region=, which count the labels'
                 )
             users[0].counts_labels = True  # nobody else does
 
@@ -254,7 +266,7 @@ class LTMIHeadMixin(_Head):
         return stacked
 
     def loss(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """The plain head's losses, and those of the contrastive term.
+        """The plain head's losses, and those of the contrastive and the region term.
 
         A head that expects a teacher leaves the contrastive term to its segmentor, which takes the
         record of the step by :meth:`take_record`.
@@ -284,6 +296,9 @@ class LTMIHeadMixin(_Head):
         finally:
             self._record = None
         self._update_reader(in_training=True)
+        if self.region is not None:
+            labels = record.class_labels(self.ignore_index)
+            losses.update(self.region(record.features, labels))
         if self._taught:
             self._kept_record = record
         elif self.contrast is not None:
@@ -383,9 +398,9 @@ class LTMIHeadMixin(_Head):
         if classifier is None:
             raise ValueError(
                 f'{type(self).__name__} has no conv_seg over a feature map, so there are no pixel '
-                'features to contrast and no classifier to replace: leave contrast and classifier '
-                'None here, and give them to the LTMI head of another stage (the coarse head of a '
-                'cascade)'
+                'features to contrast and no classifier to replace: leave contrast, region and '
+                'classifier None here, and give them to the LTMI head of another stage (the coarse '
+                'head of a cascade)'
             )
         return classifier
 
@@ -418,5 +433,7 @@ def _adapt_state_dict(head: LTMIHeadMixin, state_dict: dict[str, Tensor], prefix
             'current',
         )
         head.score_reader.natural_shift.zero_()
-    if head.contrast is not None and 'contrast' not in parts:
-        keep_own_where_absent(head.contrast, state_dict, f'{prefix}contrast.')
+    for name in OWN_LOSSES:
+        term = getattr(head, name)
+        if term is not None and name not in parts:
+            keep_own_where_absent(term, state_dict, f'{prefix}{name}.')

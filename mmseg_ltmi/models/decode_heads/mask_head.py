@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmseg_ltmi.compat import require_mmdet, torch_deformable_attention
 from mmseg_ltmi.core.contrast import MatchedQuerySampler
-from mmseg_ltmi.core.losses import LabelOutOfRangeError, LogitAdjustedLoss
+from mmseg_ltmi.core.losses import BLVLoss, LabelOutOfRangeError, LogitAdjustedLoss
 from mmseg_ltmi.core.losses.functional import at_least_float32
 from mmseg_ltmi.core.posterior import losses_of
 from mmseg_ltmi.core.priors import PresencePrior, PriorUser, check_same_prior
@@ -70,7 +70,7 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
     Raises:
         ImportError: mmdet or a part of it is missing.
         ValueError: as LTMIHeadMixin; an online prior, a loss of another kind or with a loss_weight,
-            an unknown switch, ``classifier``, ``test_prior``.
+            an unknown switch, ``classifier``, ``test_prior`` or ``region``.
     """
 
     loss_decode: LogitAdjustedLoss
@@ -96,6 +96,11 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
             raise ValueError(
                 f'{name} has no test_prior: its prior is that of the presence of classes, and its '
                 'scores are read for images as in training'
+            )
+        if kwargs.get('region') is not None:
+            raise ValueError(
+                f'{name} has one query for a class of an image, which contrast= takes, and no '
+                'pixels to average: leave region out'
             )
         self.contrast_layers, self.shift_at = contrast_layers, shift_at
         super().__init__(*args, **kwargs)
@@ -142,10 +147,12 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
 
     def _check_loss(self) -> None:
         loss = self.loss_decode
-        if not isinstance(loss, LogitAdjustedLoss) or loss.loss_weight != 1:
+        is_noisy = isinstance(loss, BLVLoss)
+        if not isinstance(loss, LogitAdjustedLoss) or is_noisy or loss.loss_weight != 1:
             raise ValueError(
                 f'{type(self).__name__}.loss_decode says how class logits are adjusted: give '
-                'LTMILoss or LogitAdjustedLoss, and the weight of the loss in loss_cls'
+                'LTMILoss or LogitAdjustedLoss (BLVLoss has no form for queries), and the '
+                'weight of the loss in loss_cls'
             )
 
     def _weigh_classes(self) -> None:

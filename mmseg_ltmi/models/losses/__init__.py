@@ -3,6 +3,7 @@
 from mmseg.registry import MODELS
 
 from mmseg_ltmi.core.losses import (
+    BLVLoss,
     DistillationLoss,
     GMLLoss,
     LogitAdjustedLoss,
@@ -13,10 +14,11 @@ from mmseg_ltmi.core.losses import (
     logit_adjusted_cross_entropy,
 )
 
-for _loss in (DistillationLoss, GMLLoss, LTMILoss, LogitAdjustedLoss, SoftmaxFocalLoss):
+for _loss in (BLVLoss, DistillationLoss, GMLLoss, LTMILoss, LogitAdjustedLoss, SoftmaxFocalLoss):
     MODELS.register_module(module=_loss)
 
 __all__ = [
+    'BLVLoss',
     'DistillationLoss',
     'GMLLoss',
     'LTMILoss',

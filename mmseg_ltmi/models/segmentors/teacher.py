@@ -254,7 +254,7 @@ def _keep_features_only(network: EncoderDecoder) -> None:
     for head in heads_of(network):
         head.loss_decode = nn.Identity()
         if isinstance(head, LTMIHeadMixin):
-            for name in ('contrast', 'score_reader'):
+            for name in ('contrast', 'region', 'score_reader'):
                 setattr(head, name, None)
     network.requires_grad_(False).eval()
 

@@ -51,7 +51,8 @@ def read_model(config: Any) -> ConfigDict:
     if 'data_preprocessor' in cfg:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     for head in _head_configs(model):
-        head.pop('contrast', None)
+        for term in ('contrast', 'region'):
+            head.pop(term, None)
     model.pop('auxiliary_head', None)
     return model
 
