@@ -13,16 +13,75 @@ memory = ['--centers', '16']
 
 def adjusted(contrast=None, **loss):
     """An LTMI head with a LogitAdjustedLoss, and contrast on request."""
-    loss = dict(_delete_=True, type='LogitAdjustedLoss', class_prior='nyuv2', **loss)
+    loss = {'_delete_': True, 'type': 'LogitAdjustedLoss', 'class_prior': 'nyuv2', **loss}
     head = dict(type='LTMIFPNHead', loss_decode=loss, contrast=contrast)
     return dict(change=dict(model=dict(decode_head=head)))
 
 
 _half = dict(tau=0.5, class_weight='inverse_sqrt')
+
+
+def with_head(row, **more):
+    """The row with more in its head."""
+    row['change']['model']['decode_head'].update(more)
+    return row
+
+
+def resampled(row, **dataset):
+    """The row on another train set, whose prior is counted; it is read for the classes of test."""
+    with_head(row, test_prior='nyuv2')['change'].update(
+        train_dataloader=dict(dataset=dict(_delete_=True, **dataset)),
+        custom_hooks=[dict(type='ClassPriorHook'), dict(type='StepSeedHook')],
+    )
+    row['change']['model']['decode_head']['loss_decode']['class_prior'] = None
+    return row
+
+
+def beside_lovasz(row):
+    loss = row['change']['model']['decode_head'].pop('loss_decode')
+    del loss['_delete_']
+    # per_image: classes that an image lacks say nothing there.
+    lovasz = dict(type='LovaszLoss', per_image=True, loss_weight=0.5)
+    return with_head(row, loss_decode=[loss, lovasz])
+
+
+_train = dict(
+    type='NYUv2Dataset',
+    data_root='{{$LTMI_NYU_ROOT:data/nyudv2}}',
+    data_prefix=dict(img_path='img_dir/train', seg_map_path='ann_dir/train'),
+)
+_load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+_resize = dict(type='RandomResize', scale=(344, 256), ratio_range=(0.75, 1.5), keep_ratio=True)
+_crop = [
+    dict(type='RandomCrop', crop_size=(224, 224), cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
+]
+_sampled = dict(type='RareClassDataset', dataset=dict(_train, pipeline=[*_load, _resize, *_crop]))
+_pasted = dict(
+    type='MultiImageMixDataset',
+    dataset=dict(_train, pipeline=[*_load, _resize]),
+    pipeline=[dict(type='RareClassPaste'), *_crop],
+)
 rows = {
     'cross-entropy': dict(),
     'logit-adjustment': adjusted(),
     'weights': adjusted(tau=0.0, class_weight='median_frequency'),
     'half-weights': adjusted(**_half),
     'LTMI': adjusted({}, **_half),
+    # The field's other remedies, and what they add to LTMI.
+    'BLV': adjusted(type='BLVLoss', tau=0.0),
+    'BLV-zero-mean': adjusted(type='BLVLoss', tau=0.0, zero_mean=True),
+    'region': with_head(adjusted(tau=0.0), region=dict()),
+    'simplex-regions': with_head(adjusted(tau=0.0), region=dict(centers='simplex')),
+    'rare-class-sampling': resampled(adjusted(tau=0.0), **_sampled),
+    'rare-class-paste': resampled(adjusted(tau=0.0), **_pasted),
+    'half-weights-region': with_head(adjusted(**_half), region=dict()),
+    'half-weights-Lovasz': beside_lovasz(adjusted(**_half)),
+    'LTMI-region': with_head(adjusted({}, **_half), region=dict()),
+    'LTMI-region-keys': adjusted(dict(region_keys=True), **_half),
+    'LTMI-sampling': resampled(adjusted({}, **_half), **_sampled),
+    'LTMI-paste': resampled(adjusted({}, **_half), **_pasted),
+    'LTMI-Lovasz': beside_lovasz(adjusted({}, **_half)),
 }

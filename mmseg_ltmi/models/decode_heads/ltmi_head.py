@@ -65,8 +65,8 @@ class LTMIHeadMixin(_Head):
 
     Raises:
         ValueError: ``out_channels=1``, an unknown classifier, no ``conv_seg`` to replace, two
-            different priors, an online ``test_prior``, or a loss with the name of the contrastive or
-            the region term.
+            different priors, an online ``test_prior``, or a loss with the name of the contrastive
+            or the region term.
     """
 
     contrast: PixelContrast | None
