@@ -165,7 +165,8 @@ def choose(args: argparse.Namespace) -> int:
         found.embed(args.checkpoint, args.embed)
     print(found.table)
     print(found.calibration_text)
-    print(f'{found.name} ({found.point}) in {out}/operating_point.json, curves in {out}/curves.png')
+    what = found.name if str(found.point) == found.name else f'{found.name} ({found.point})'
+    print(f'chosen: {what}, in {out}/operating_point.json; curves in {out}/curves.png')
     if args.embed:
         print(f'{args.embed} holds it: mmseg-ltmi test reads it there')
     return 0
