@@ -12,6 +12,10 @@ if not torch.cuda.is_available():
     os.environ.setdefault('TRITON_INTERPRET', '1')
 
 
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: 'long' not in item.keywords)
+
+
 @pytest.fixture(autouse=True)
 def default_scope():
     """A Runner leaves its scope behind, in which the next test would look for models.

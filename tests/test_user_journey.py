@@ -56,6 +56,7 @@ def installed(tmp_path_factory):
     return python
 
 
+@pytest.mark.long
 def test_quickstart(installed, tmp_path):
     path = f'{installed.parent}{os.pathsep}{os.environ["PATH"]}'
     env = {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'LTMI'))}

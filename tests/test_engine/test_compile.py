@@ -1,10 +1,12 @@
 """A run under ``torch.compile``, as ``compile=...`` in a config asks for, is the same run."""
 
+import pytest
 import torch
 from mmengine.runner import Runner
 from tiny import demo_run
 
 
+@pytest.mark.long
 def test_compiled_run(tmp_path):
     states = []
     for name in ('eager', 'compiled'):

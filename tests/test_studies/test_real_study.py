@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import pytest
 from mmengine.config import Config
 from tiny import ROOT
 
@@ -30,6 +31,7 @@ judge = ['--report', 'test', '--folds', '2']
 """
 
 
+@pytest.mark.long
 def test_a_study_is_stopped_resumed_judged_and_tabulated(tmp_path):
     (tmp_path / 'base.py').write_text(BASE.replace('FOLDER', str(tmp_path)))
     (tmp_path / 'study.py').write_text(STUDY)
