@@ -1,13 +1,7 @@
 # What each loss is worth with 39 classes, on NYUv2. A quarter of an hour a run on one CPU core:
 #   python studies/run.py studies/nyuv2.py --workers 2
-# The val split, by scene, chooses the operating points; the official test split reports.
+_base_ = './_base_/nyuv2.py'
 base = '../configs/nyuv2/ce_fpn-lite0_1200_nyuv2-224x224.py'
-common = dict(
-    test_evaluator=[dict(type='LongTailIoUMetric', class_prior='nyuv2', iou_metrics=['mIoU'])],
-    custom_hooks=[dict(type='StepSeedHook')],
-)
-seeds = (0, 1, 2)
-judge = ['--select', 'val', '--report', 'test', '--class-prior', 'nyuv2']
 memory = ['--centers', '16']
 
 

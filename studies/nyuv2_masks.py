@@ -1,14 +1,8 @@
 # What class weights, an adjusted classifier and its contrast are worth to a mask classifier, a
 # small Mask2Former on NYUv2. A quarter of an hour a run on one CPU core; needs mmdet:
 #   python studies/run.py studies/nyuv2_masks.py --workers 2
-# The val split, by scene, chooses the operating points; the official test split reports.
+_base_ = './_base_/nyuv2.py'
 base = '../configs/nyuv2/ce_mask2former-lite0_600_nyuv2-224x224.py'
-common = dict(
-    test_evaluator=[dict(type='LongTailIoUMetric', class_prior='nyuv2', iou_metrics=['mIoU'])],
-    custom_hooks=[dict(type='StepSeedHook')],
-)
-seeds = (0, 1, 2)
-judge = ['--select', 'val', '--report', 'test', '--class-prior', 'nyuv2']
 
 
 def adjusted(contrast=None, **loss):

@@ -256,9 +256,7 @@ def choose(
             of_folds = choosing.candidates_of_folds(selection, advance)
     estimates = choosing.estimates(selection, of_folds) if choice == AUTO and of_folds else {}
     if choice == AUTO:
-        choice = 'natural'
-        if estimates:
-            choice = choosing.best_estimate(estimates, shift.drawn_alike)
+        choice = choosing.best_estimate(estimates, shift.drawn_alike)
     if folds:
         areas = choosing.cross_fitted(selection, of_folds)
     else:

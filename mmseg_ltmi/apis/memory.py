@@ -206,7 +206,7 @@ def memory_of_queue(
         keys,
         labels[labels >= 0],
         head.num_classes,
-        temperature or float(contrast.loss.temperature),
+        float(contrast.loss.temperature) if temperature is None else temperature,
         projector,
         classes=[str(name) for name in metainfo['classes']],
         fingerprint=classifier_fingerprint(model),

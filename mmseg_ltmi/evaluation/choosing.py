@@ -21,6 +21,10 @@ IOU_RULE = 'IoU rule'
 WITH_MEMORY = ('memory', 'memory and tau', 'memory and IoU rule')
 """What there is with a memory: at the weight of the highest mIoU with the natural argmax, at the
 weight and tau of the highest mIoU, and the IoU rule at the first one's weight."""
+AIM_AT_MIOU = ('natural', 'tau by mIoU', IOU_RULE, *WITH_MEMORY)
+"""The candidates that do, from the simplest on."""
+WORTH_IT = 0.1
+"""mIoU in percent that a reading must gain over a simpler one."""
 MEMORY_FILE = 'class_memory.pth'
 """Beside the file of an operating point that needs it."""
 
@@ -160,15 +164,11 @@ def cross_fitted(
     for fold, points in enumerate(of_folds):
         sample = metric.sample(fold.__eq__)
         for name, point in points.items():
-            on_every_pixel = point.rule == 'tau'
-            total[name] += metric.areas_at(point)[fold] if on_every_pixel else sample.areas(point)
+            if point.rule == 'tau':
+                total[name] += metric.areas_at(point)[fold]
+            else:
+                total[name] += sample.areas(sample.decide(point))
     return total | metric.rule_areas
-
-
-AIM_AT_MIOU = ('natural', 'tau by mIoU', IOU_RULE, *WITH_MEMORY)
-"""From the simplest on."""
-WORTH_IT = 0.1
-"""mIoU in percent that a reading must gain over a simpler one."""
 
 
 def estimates(
@@ -185,17 +185,26 @@ def estimates(
         metric: what the images gave.
         of_folds: of :func:`candidates_of_folds`.
     """
-    names = [name for name in AIM_AT_MIOU if name in of_folds[0]]
-    labelled = metric.tau_areas.sum(0)[0, 3]
+    labelled = metric.image_labels.sum(0)
     as_in_training = (metric.prior.probs(0) / (labelled / labelled.sum())).clamp(max=10)
     samples = [metric.sample(fold.__eq__) for fold in range(metric.folds)]
 
-    def miou(name: str, factor: Tensor | None) -> float:
-        pairs = zip(samples, of_folds, strict=True)
-        areas = [sample.areas(points[name], factor) for sample, points in pairs]
-        return float(class_scores(torch.stack(areas).sum(0))[0].nanmean())
+    def miou(name: str) -> tuple[float, float]:
+        decided = [
+            (sample, sample.decide(points[name]))
+            for sample, points in zip(samples, of_folds, strict=True)
+        ]
+        as_it_is, in_training = (
+            torch.stack([sample.areas(decision, factor) for sample, decision in decided]).sum(0)
+            for factor in (None, as_in_training)
+        )
+        return _miou(as_it_is), _miou(in_training)
 
-    return {name: (miou(name, None), miou(name, as_in_training)) for name in names}
+    return {name: miou(name) for name in AIM_AT_MIOU if name in of_folds[0]}
+
+
+def _miou(areas: Tensor) -> float:
+    return float(class_scores(areas)[0].nanmean())
 
 
 def best_estimate(estimates: dict[str, tuple[float, float]], drawn_alike: bool = True) -> str:
@@ -204,7 +213,7 @@ def best_estimate(estimates: dict[str, tuple[float, float]], drawn_alike: bool =
     It must gain a tenth of a point over every simpler one.
 
     Args:
-        estimates: of :func:`estimates`.
+        estimates: of :func:`estimates`; without any it is the natural argmax.
         drawn_alike: whether the images are as those of training. If not, the IoU rule takes no
             part: it has two numbers for each class, which fit these images and not others.
     """

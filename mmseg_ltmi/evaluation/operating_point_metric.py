@@ -49,10 +49,14 @@ class PosteriorSample(NamedTuple):
     label: Tensor
     weight: Tensor
 
+    def scores(self, memory_weight: float = 0.0) -> Tensor:
+        """The log-posterior, float32 (M, C), with a memory of this weight."""
+        scores = self.log_posterior
+        return scores + memory_weight * self.memory if memory_weight else scores
+
     def posterior(self, memory_weight: float = 0.0) -> Tensor:
         """float32 (M, C), with a memory of this weight."""
-        scores = self.log_posterior
-        return (scores + memory_weight * self.memory if memory_weight else scores).softmax(1)
+        return self.scores(memory_weight).softmax(1)
 
     def calibration(self, memory_weight: float = 0.0, bins: int = 15) -> Calibration:
         """Of the natural posterior, with a memory of this weight."""
@@ -65,20 +69,21 @@ class PosteriorSample(NamedTuple):
         error = torch.zeros(bins, dtype=torch.float64).index_add_(0, of_bin, gap).abs().sum()
         return Calibration(float(log_loss / weight.sum()), float(100 * error / weight.sum()))
 
-    def areas(self, point: OperatingPoint, factor: Tensor | None = None) -> Tensor:
-        """float64 (4, C), as in :func:`decision_areas`, of an operating point.
+    def decide(self, point: OperatingPoint) -> Tensor:
+        """Classes, int64 (M,), by an operating point with a memory or without."""
+        return point.decide(self.scores(point.memory_weight).T)
+
+    def areas(self, decision: Tensor, factor: Tensor | None = None) -> Tensor:
+        """float64 (4, C), as in :func:`decision_areas`.
 
         Args:
-            point: with a memory or without.
+            decision: int64 (M,), classes.
             factor: (C,) how often a pixel of each class counts; None is once.
         """
-        scores = self.log_posterior
-        if point.memory_weight:
-            scores = scores + point.memory_weight * self.memory
         weight = self.weight.double()
         if factor is not None:
             weight = weight * factor.double()[self.label]
-        return decision_areas(point.decide(scores.T), self.label, scores.shape[1], weight)
+        return decision_areas(decision, self.label, self.log_posterior.shape[1], weight)
 
 
 class Calibration(NamedTuple):

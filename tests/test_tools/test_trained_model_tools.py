@@ -65,13 +65,18 @@ def test_choose_report_embed_and_use(folder, cfg, capsys):
     assert f'in {work}/operating_point.json' in shown.out and 'tau_test=' in shown.out
 
 
-def test_the_images_count_and_not_the_names_of_the_splits(folder, cfg):
-    told = []
+@pytest.fixture
+def told():
+    return []
 
-    def warn(text):
-        if 'not as frequent as in training' not in text:  # six images differ by chance
-            told.append(text)
 
+@pytest.fixture
+def warn(told):
+    """Keeps what is told of images, but not of frequencies: six images differ by chance."""
+    return lambda text: None if 'as frequent as in training' in text else told.append(text)
+
+
+def test_the_images_count_and_not_the_names_of_the_splits(folder, cfg, told, warn):
     cfg.val_dataloader.dataset = cfg.test_dataloader.dataset.copy()
     cfg.val_dataloader.dataset.indices = [4, 5]
     choose(cfg, folder / 'small.pth', warn=warn)
@@ -82,14 +87,8 @@ def test_the_images_count_and_not_the_names_of_the_splits(folder, cfg):
     assert len(told) == 1
 
 
-def test_the_same_images_are_cross_fitted_by_default(folder, cfg):
+def test_the_same_images_are_cross_fitted_by_default(folder, cfg, told, warn):
     """As in a data set without labels for testing, whose test split is val."""
-    told = []
-
-    def warn(text):
-        if 'not as frequent as in training' not in text:
-            told.append(text)
-
     cfg.val_dataloader = cfg.test_dataloader
     found = choose(cfg, folder / 'small.pth', warn=warn)
     assert found.title == 'test split, cross-fitted in 5 folds, as val has the same images'

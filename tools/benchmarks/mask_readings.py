@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from mmengine.config import Config, DictAction
 from prettytable import PrettyTable
-from torch import Tensor
 
 from mmseg_ltmi.apis.config_changes import read_config
 from mmseg_ltmi.apis.trained_model import load_model, split_loader
-from mmseg_ltmi.core.posterior import labels_or_spare
+from mmseg_ltmi.core.posterior import class_scores, decision_areas, labels_or_spare
 from mmseg_ltmi.models.decode_heads import LTMIMaskHeadMixin
 from mmseg_ltmi.models.segmentors import last_head
 
@@ -51,32 +50,22 @@ def measure(
     if not isinstance(head, LTMIMaskHeadMixin):
         raise SystemExit(f'{type(head).__name__} has no shift_at: give the config of its LTMI form')
     size = head.num_classes
-    confusion = torch.zeros(len(taus), 2, size, size, dtype=torch.int64)
-    differing = torch.zeros(len(taus), dtype=torch.int64)
+    areas = torch.zeros(len(taus), len(FORMS), 4, size, dtype=torch.float64)
+    differing = torch.zeros(len(taus))
     for batch in split_loader(cfg, split):
         for i, tau in enumerate(taus):
             head.tau_test = tau
             found = []
-            for j, head.shift_at in enumerate(FORMS):
+            for head.shift_at in FORMS:
                 samples = model.test_step(batch)
                 found.append(torch.cat([s.pred_sem_seg.data.flatten().cpu() for s in samples]))
-                label = torch.cat([s.gt_sem_seg.data.flatten().cpu() for s in samples]).long()
-                known = labels_or_spare(label, size, head.ignore_index) < size
-                pairs = label[known] * size + found[j][known]
-                confusion[i, j] += pairs.bincount(minlength=size**2).view(size, size)
-            differing[i] += (found[0] != found[1])[known].sum()
-    share = 100 * differing / confusion[:, 0].sum((1, 2))
-    return {
-        tau: (float(share[i]), *(miou(table) for table in confusion[i]))
-        for i, tau in enumerate(taus)
-    }
-
-
-def miou(confusion: Tensor) -> float:
-    """Of (C, C) pixels, label by prediction, in percent."""
-    right, labelled = confusion.diag(), confusion.sum(1)
-    iou = right / (labelled + confusion.sum(0) - right)
-    return float(100 * iou[labelled > 0].mean())
+            label = torch.cat([s.gt_sem_seg.data.flatten().cpu() for s in samples]).long()
+            label = labels_or_spare(label, size, head.ignore_index)
+            areas[i] += torch.stack([decision_areas(decision, label, size) for decision in found])
+            differing[i] += ((found[0] != found[1]) & (label < size)).sum()
+    share = 100 * differing / areas[:, 0, 3].sum(1)
+    miou = class_scores(areas)[:, :, 0].nanmean(-1)
+    return {tau: (float(share[i]), *miou[i].tolist()) for i, tau in enumerate(taus)}
 
 
 if __name__ == '__main__':
