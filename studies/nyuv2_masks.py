@@ -12,10 +12,17 @@ def adjusted(contrast=None, **loss):
     return dict(change=dict(model=dict(decode_head=head)))
 
 
+def of_pixels(row):
+    """The row with pixels contrasted in the place of queries."""
+    row['change']['model']['decode_head'].update(contrast_at='pixels')
+    return row
+
+
 _half = dict(tau=0.5, class_weight='inverse_sqrt')
 rows = {
     'cross-entropy': dict(),
     'weights': adjusted(tau=0.0, class_weight='median_frequency'),
     'half-weights': adjusted(**_half),
     'LTMI': adjusted({}, **_half),
+    'LTMI-pixels': of_pixels(adjusted({}, **_half)),
 }

@@ -32,7 +32,7 @@ from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.apis.convert import to_stock
 from mmseg_ltmi.compat import _MissingOps, torch_deformable_attention
 from mmseg_ltmi.core import OperatingPoint
-from mmseg_ltmi.core.contrast import MatchedQuerySampler
+from mmseg_ltmi.core.contrast import HardPixelSampler, MatchedQuerySampler
 from mmseg_ltmi.core.losses import LabelOutOfRangeError
 
 TAU = 0.5
@@ -179,6 +179,36 @@ def test_loss_and_gradients_are_those_of_a_naive_reference(name, layers, monkeyp
     assert compared > 50
 
 
+@pytest.mark.parametrize('name', NAMES)
+def test_pixels_of_the_map_are_contrasted_by_the_prior_of_pixels(name):
+    """The term of the pixel decoder's map and the labels, which trains the pixel decoder."""
+    head = dict(contrast_at='pixels', contrast=CONTRAST_OF_PIXELS)
+    model = build(name, head=head).train()
+    head, seen = model.decode_head, {}
+    pixels = ClassPrior(COUNTS).log_probs()
+    torch.testing.assert_close(head.contrast.log_prior, pixels)
+    assert not torch.allclose(head.loss_decode.log_prior, pixels)  # that of presence
+    naive = copy.deepcopy(head.contrast)
+    head.pixel_decoder.register_forward_hook(lambda _, __, out: seen.update(map=out[0]))
+    head.contrast.register_forward_pre_hook(lambda *_: seen.update(random=torch.get_rng_state()))
+    inputs, samples = mask_batch(3)
+    losses = model.loss(inputs, copy.deepcopy(samples))
+    torch.set_rng_state(seen['random'])
+    labels = torch.stack([sample.gt_sem_seg.data[0] for sample in samples])
+    wanted = naive(seen['map'], labels.masked_fill(labels == 255, -1))
+    torch.testing.assert_close(losses['decode.loss_contrast'], wanted['loss_contrast'])
+    assert wanted['loss_contrast'] > 0
+    losses['decode.loss_contrast'].backward()
+    assert head.pixel_decoder.mask_feature.weight.grad.abs().sum() > 0
+    assert head.cls_embed.weight.grad is None
+    later = build(name, head=dict(
+        loss_decode=dict(type='LTMILoss'), contrast_at='pixels', contrast=CONTRAST_OF_PIXELS
+    )).decode_head  # fmt: skip
+    later.set_class_prior(ClassPrior(**PRIOR))
+    torch.testing.assert_close(later.contrast.log_prior, pixels)
+    assert not later.needs_class_prior
+
+
 def test_the_shift_of_the_queries_by_hand():
     model = build(head=dict(loss_decode={**LOSS, 'tau': 2.0}))
     head = model.decode_head
@@ -251,6 +281,11 @@ def test_class_weights_of_c_and_of_c_plus_one_entries(caplog):
     ('head', 'message'),
     [
         (dict(contrast_layers='first'), "contrast_layers is 'first': use 'last' or 'all'"),
+        (dict(contrast_at='map'), "contrast_at is 'map': use 'queries' or 'pixels'"),
+        (
+            dict(contrast=dict(sampler=dict(type=HardPixelSampler))),
+            'no scores of pixels, which HardPixelSampler draws by',
+        ),
         (dict(shift_at='pixels'), "shift_at is 'pixels': use 'map' or 'queries'"),
         (dict(classifier=dict(type='cosine')), 'no conv_seg to replace'),
         (dict(region=dict()), 'leave region out'),

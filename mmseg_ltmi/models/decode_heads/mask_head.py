@@ -47,7 +47,8 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
     The C class logits are shifted by ``tau log pi`` of the *presence* of classes, in every decoder
     layer and in the matching, less the shift's mean under the prior, so that "no object" keeps its
     odds. Class weights multiply those of ``loss_cls`` and are one in the mean under the prior.
-    The contrastive term takes the queries that the matching gave a class.
+    The contrastive term takes the queries that the matching gave a class, or the pixels of the
+    pixel decoder's map, as a per-pixel head does.
 
     ``predict`` shifts the query logits to the natural posterior. Under LTMIEncoderDecoder it gives
     ``sum_q p_q(c) m_q``, as the plain head, whose logarithm the segmentor takes at the size of the
@@ -63,7 +64,8 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
             prior, ``tau`` and ``class_weight``; loss and weight stay those of ``loss_cls``.
         class_prior: the class prior; its image counts are the prior of presence.
         loss_cls: as for the plain head; a ``class_weight`` of C numbers gets 0.1 for "no object".
-        contrast: as for LTMIHeadMixin; the sampler is MatchedQuerySampler.
+        contrast: as for LTMIHeadMixin; the sampler of queries is MatchedQuerySampler.
+        contrast_at: 'queries' or 'pixels', what is contrasted. Pixels have the prior of pixels.
         contrast_layers: 'last' or 'all', the decoder layers whose queries are contrasted.
         shift_at: 'map' or 'queries', where ``tau_test`` and a tau act.
 
@@ -81,15 +83,19 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
     def __init__(
         self,
         *args: Any,
+        contrast_at: str = 'queries',
         contrast_layers: str = 'last',
         shift_at: str = 'map',
         **kwargs: Any,
     ) -> None:
         name = type(self).__name__
-        if contrast_layers not in ('last', 'all'):
-            raise ValueError(f"{name}.contrast_layers is {contrast_layers!r}: use 'last' or 'all'")
-        if shift_at not in ('map', 'queries'):
-            raise ValueError(f"{name}.shift_at is {shift_at!r}: use 'map' or 'queries'")
+        for argument, value, known in (
+            ('contrast_at', contrast_at, ('queries', 'pixels')),
+            ('contrast_layers', contrast_layers, ('last', 'all')),
+            ('shift_at', shift_at, ('map', 'queries')),
+        ):
+            if value not in known:
+                raise ValueError(f'{name}.{argument} is {value!r}: use {known[0]!r} or {known[1]!r}')
         if kwargs.get('classifier') is not None:
             raise ValueError(f'{name} has no conv_seg to replace: leave classifier out')
         if kwargs.get('test_prior') is not None:
@@ -102,17 +108,26 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
                 f'{name} has one query for a class of an image, which contrast= takes, and no '
                 'pixels to average: leave region out'
             )
-        self.contrast_layers, self.shift_at = contrast_layers, shift_at
+        self.contrast_at, self.contrast_layers = contrast_at, contrast_layers
+        self.shift_at = shift_at
         super().__init__(*args, **kwargs)
 
     def _feature_channels(self) -> int:
+        if self.contrast_at == 'pixels':
+            return self.pixel_decoder.mask_feature.out_channels
         return self.cls_embed.in_features
 
     def _build_contrast(self, **more: Any) -> Any:
         sampler = (self._contrast_config or {}).get('sampler') or {}
-        if isinstance(sampler, dict):
+        if isinstance(sampler, dict) and self.contrast_at == 'queries':
             sampler = {'type': MatchedQuerySampler, **sampler}
-        return super()._build_contrast(sampler=sampler, **more)
+        contrast = super()._build_contrast(sampler=sampler, **more)
+        if contrast.needs_logits:
+            raise ValueError(
+                f'{type(self).__name__} has no scores of pixels, which '
+                f'{type(contrast.sampler).__name__} draws by: use another sampler'
+            )
+        return contrast
 
     # One class prior, read as that of presence by loss and contrast
 
@@ -133,16 +148,22 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
         check_same_prior(given)
         known = next((prior for prior in given if not prior.is_open), None)
         missing = next((prior.missing for prior in given if prior.missing), '')
+        of_pixels = self.contrast if self.contrast_at == 'pixels' else None
         for user in users:
-            user.share_prior(self.presence)
+            if user is not of_pixels:
+                user.share_prior(self.presence)
         if known is not None and self._own_prior.is_open:
             self._own_prior.set(known.class_prior)
         if self._own_prior.is_open:
-            self._own_prior.missing = self.presence.missing = missing
+            for prior in self._priors():
+                prior.missing = missing
             return
         self.presence.set(self._own_prior.class_prior)
         for user in users:
-            user._on_new_prior()
+            if user is of_pixels:
+                user.set_class_prior(self._own_prior.class_prior)
+            else:
+                user._on_new_prior()
         self._weigh_classes()
 
     def _check_loss(self) -> None:
@@ -200,14 +221,21 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
 
     def forward(self, x: Any, batch_data_samples: Any = None) -> Any:
         """The plain head's; with the natural shift in the last layer's logits where it predicts."""
-        seen: list[Tensor] = []
-        hook = self.cls_embed.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        queries: list[Tensor] = []
+        pixels: list[Tensor] = []
+        hooks = [
+            self.cls_embed.register_forward_pre_hook(lambda _, inputs: queries.append(inputs[0])),
+            self.pixel_decoder.register_forward_hook(lambda _, __, out: pixels.append(out[0])),
+        ]
         try:
             scores, masks = super().forward(x, batch_data_samples)
         finally:
-            hook.remove()
-        if self._record is not None:
-            layers = torch.cat([each.reshape(-1, *each.shape[-3:]) for each in seen])
+            for hook in hooks:
+                hook.remove()
+        if self._record is not None and self.contrast_at == 'pixels':
+            self._record.features = pixels[-1]
+        elif self._record is not None:
+            layers = torch.cat([each.reshape(-1, *each.shape[-3:]) for each in queries])
             # (layer, image, query, channel) as a map of (image, channel, queries, 1)
             layers = layers if self.contrast_layers == 'all' else layers[-1:]
             self._record.features = layers.permute(1, 3, 0, 2).flatten(2)[..., None]
@@ -240,7 +268,7 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
             labels = torch.stack(self._layer_labels)
         finally:
             self._layer_labels = None
-        if self._record is not None:
+        if self._record is not None and self.contrast_at == 'queries':
             layers = labels if self.contrast_layers == 'all' else labels[-1:]
             self._record.labels = layers.permute(1, 0, 2).flatten(1)[..., None]
         matched = labels[-1] < self.num_classes
