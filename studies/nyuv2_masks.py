@@ -24,5 +24,6 @@ rows = {
     'weights': adjusted(tau=0.0, class_weight='median_frequency'),
     'half-weights': adjusted(**_half),
     'LTMI': adjusted({}, **_half),
+    'LTMI-no-own-key': adjusted(dict(loss=dict(own_key=False)), **_half),
     'LTMI-pixels': of_pixels(adjusted({}, **_half)),
 }

@@ -11,6 +11,7 @@ from mmseg_ltmi.core.contrast import (
     ClassBalancedPixelSampler,
     ClassQueue,
     HardPixelSampler,
+    PixelContrast,
     UniformPixelSampler,
 )
 
@@ -125,6 +126,14 @@ def test_train_step_gives_finite_losses_and_gradients():
         total.backward()
         assert total.isfinite() and feature.grad.isfinite().all()
     assert {'loss_contrast', 'acc_contrast', 'contrast_temperature', 'queue_fill'} <= set(losses)
+
+
+def test_features_that_say_nothing_have_the_accuracy_of_chance():
+    """A query is nearest to its own key, which does not count."""
+    torch.manual_seed(0)
+    contrast = PixelContrast(64, 4, class_prior=[25] * 4)
+    result = contrast(torch.randn(2, 64, 16, 16), torch.randint(0, 4, (2, 16, 16)))
+    assert result['acc_contrast'] == pytest.approx(25, abs=10)
 
 
 def test_scores_are_read_as_natural_posterior_and_balanced():

@@ -121,8 +121,8 @@ class PixelContrast(PriorUser):
 
         Returns:
             ``loss_contrast``, and the diagnostics ``acc_contrast`` (% of the queries whose class
-            has the highest posterior under the mixture), ``contrast_temperature`` and
-            ``queue_fill`` (share of the slots in use).
+            has the highest posterior under the mixture of all other keys),
+            ``contrast_temperature`` and ``queue_fill`` (share of the slots in use).
 
         Raises:
             ValueError: ``key_features`` without ``key_channels`` or the other way round.

@@ -145,7 +145,7 @@ class GMLTerms(NamedTuple):
         contrast: L_con, which moves the features; T is a constant in it.
         temperature: L_T, the same loss without own keys, which moves T alone; None if T is not
             learned.
-        log_likelihood: (N, C), without graph, what ``contrast`` is made of.
+        log_likelihood: (N, C), without graph and without own keys, which know their class.
     """
 
     contrast: Tensor
@@ -208,7 +208,7 @@ def gml_terms(
             log_likelihood = torch.stack([log_likelihood, held_out])  # half of the launches
         losses = mixture_cross_entropy(log_likelihood, query_labels, log_prior, reduction)
         contrast, temperature = losses if learn_temperature else (losses, None)
-        return GMLTerms(contrast, temperature, mixture.everything.detach())
+        return GMLTerms(contrast, temperature, mixture.held_out.detach())
 
 
 def gml_loss(

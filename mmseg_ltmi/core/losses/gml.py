@@ -103,7 +103,10 @@ class GMLLoss(nn.Module):
         query_ids: Tensor | None = None,
         key_ids: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """As :meth:`forward`; the loss, and the queries' log-likelihoods (N, C) without graph."""
+        """As :meth:`forward`; the loss, and the queries' log-likelihoods (N, C).
+
+        These are without graph and leave a query's own key out, whatever ``own_key`` is.
+        """
         if not self.own_key and query_ids is None:
             raise ValueError('GMLLoss(own_key=False) needs query_ids and key_ids to know own keys')
         terms = gml_terms(
