@@ -12,9 +12,9 @@ def adjusted(contrast=None, **loss):
     return dict(change=dict(model=dict(decode_head=head)))
 
 
-def of_pixels(row):
-    """The row with pixels contrasted in the place of queries."""
-    row['change']['model']['decode_head'].update(contrast_at='pixels')
+def with_head(row, **more):
+    """The row with more in its head."""
+    row['change']['model']['decode_head'].update(more)
     return row
 
 
@@ -23,7 +23,8 @@ rows = {
     'cross-entropy': dict(),
     'weights': adjusted(tau=0.0, class_weight='median_frequency'),
     'half-weights': adjusted(**_half),
+    'half-weights-matching': with_head(adjusted(**_half), frequency_matching=dict()),
     'LTMI': adjusted({}, **_half),
     'LTMI-no-own-key': adjusted(dict(loss=dict(own_key=False)), **_half),
-    'LTMI-pixels': of_pixels(adjusted({}, **_half)),
+    'LTMI-pixels': with_head(adjusted({}, **_half), contrast_at='pixels'),
 }

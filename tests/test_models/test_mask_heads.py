@@ -34,6 +34,7 @@ from mmseg_ltmi.compat import _MissingOps, torch_deformable_attention
 from mmseg_ltmi.core import OperatingPoint
 from mmseg_ltmi.core.contrast import HardPixelSampler, MatchedQuerySampler
 from mmseg_ltmi.core.losses import LabelOutOfRangeError
+from mmseg_ltmi.models.decode_heads.frequency_matching import FrequencyMatching
 
 TAU = 0.5
 CONTRAST_OF_PIXELS = dict(queue=dict(size=64), sampler=dict(num_samples=32))
@@ -247,6 +248,42 @@ def test_the_matching_sees_adjusted_scores(monkeypatch):
         torch.testing.assert_close(a, b)
 
 
+def test_an_object_of_a_rare_class_gets_several_queries():
+    """ceil(max(1, scale sqrt(threshold / f))): f = 1, 0.9, 0.4, 0.2 of 10 images."""
+    prior = ClassPrior(**PRIOR, num_images=10)
+    matching = FrequencyMatching(None, threshold=0.8, scale=1.5, max_queries=3)
+    matching.set_prior(prior)
+    assert matching.queries.tolist() == [2, 2, 3, 3]  # 1.34, 1.41, 2.12, 3
+    matching.max_queries = 9
+    matching.set_prior(ClassPrior(COUNTS, image_counts=[10, 9, 4, 0]))
+    assert matching.queries.tolist() == [2, 2, 3, 9]
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_frequency_matching_gives_them_their_objects_mask_and_label(name):
+    model = build(name, head=dict(frequency_matching=dict(threshold=0.8, max_queries=2))).train()
+    head, seen = model.decode_head, []
+    assert head.assigner.queries.tolist() == [1, 1, 2, 2]
+    inputs, samples = mask_batch(1)  # images of the classes 1, 2 and 2, 3
+    get_targets = head.get_targets
+    head.get_targets = lambda *args: seen.append(get_targets(*args)) or seen[-1]
+    losses = model.loss(inputs, copy.deepcopy(samples))
+    total(losses).backward()
+    for labels, _, masks, *_ in seen:
+        assert [sorted(of[of < 4].tolist()) for of in labels] == [[1, 2, 2], [2, 2, 3, 3]]
+        for sample, of, mask in zip(samples, labels, masks, strict=True):
+            wanted = [sample.gt_sem_seg.data[0] == c for c in of[of < 4]]
+            assert torch.equal(mask.bool(), torch.stack(wanted))
+    assert losses['decode.matched_queries'] == pytest.approx(7 / 12)
+    plain = build(name, head=dict(frequency_matching=dict(threshold=0.001)))
+    assert plain.decode_head.assigner.queries.tolist() == [1, 1, 1, 1]
+    # More queries are asked for than there are, and an image without any object.
+    few = build(name, queries=3, head=dict(frequency_matching=dict(threshold=0.8))).train()
+    samples[0].gt_sem_seg.data.fill_(255)
+    losses = few.loss(inputs, samples)
+    assert losses['decode.matched_queries'] == 0.5 and total(losses).isfinite()
+
+
 @pytest.mark.parametrize('name', NAMES)
 @pytest.mark.parametrize('case', ['no object', 'more objects than queries'])
 def test_images_of_too_few_and_too_many_objects(name, case):
@@ -285,6 +322,11 @@ def test_class_weights_of_c_and_of_c_plus_one_entries(caplog):
         (
             dict(contrast=dict(sampler=dict(type=HardPixelSampler))),
             'no scores of pixels, which HardPixelSampler draws by',
+        ),
+        (dict(frequency_matching=dict(threshold=2)), 'frequency_matching has threshold=2'),
+        (
+            dict(frequency_matching=dict(), loss_decode={**LOSS, 'class_prior': COUNTS}),
+            'has no image counts',
         ),
         (dict(shift_at='pixels'), "shift_at is 'pixels': use 'map' or 'queries'"),
         (dict(classifier=dict(type='cosine')), 'no conv_seg to replace'),

@@ -18,6 +18,7 @@ from mmseg_ltmi.core.losses.functional import at_least_float32
 from mmseg_ltmi.core.posterior import losses_of
 from mmseg_ltmi.core.priors import PresencePrior, PriorUser, check_same_prior
 
+from .frequency_matching import FrequencyMatching
 from .ltmi_head import LTMIHeadMixin
 
 torch_deformable_attention()
@@ -68,6 +69,8 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
         contrast_at: 'queries' or 'pixels', what is contrasted. Pixels have the prior of pixels.
         contrast_layers: 'last' or 'all', the decoder layers whose queries are contrasted.
         shift_at: 'map' or 'queries', where ``tau_test`` and a tau act.
+        frequency_matching: arguments of FrequencyMatching, which matches objects of rare classes
+            with several queries; None leaves the matching as it is.
 
     Raises:
         ImportError: mmdet or a part of it is missing.
@@ -75,6 +78,7 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
             an unknown switch, ``classifier``, ``test_prior`` or ``region``.
     """
 
+    assigner: Any
     loss_decode: LogitAdjustedLoss
     class_weight: list[float]
     presence: PresencePrior
@@ -86,6 +90,7 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
         contrast_at: str = 'queries',
         contrast_layers: str = 'last',
         shift_at: str = 'map',
+        frequency_matching: dict | None = None,
         **kwargs: Any,
     ) -> None:
         name = type(self).__name__
@@ -95,7 +100,9 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
             ('shift_at', shift_at, ('map', 'queries')),
         ):
             if value not in known:
-                raise ValueError(f'{name}.{argument} is {value!r}: use {known[0]!r} or {known[1]!r}')
+                raise ValueError(
+                    f'{name}.{argument} is {value!r}: use {known[0]!r} or {known[1]!r}'
+                )
         if kwargs.get('classifier') is not None:
             raise ValueError(f'{name} has no conv_seg to replace: leave classifier out')
         if kwargs.get('test_prior') is not None:
@@ -110,6 +117,7 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
             )
         self.contrast_at, self.contrast_layers = contrast_at, contrast_layers
         self.shift_at = shift_at
+        self._matching_config = frequency_matching
         super().__init__(*args, **kwargs)
 
     def _feature_channels(self) -> int:
@@ -137,6 +145,8 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
             self._check_loss()
             self._stock_weight = list(self.class_weight)
             self.presence = PresencePrior(self.num_classes, f'{name}.class_prior')
+            if self._matching_config is not None:
+                self.assigner = FrequencyMatching(self.assigner, **self._matching_config)
         users = [u for u in (*losses_of(self), self.contrast) if isinstance(u, PriorUser)]
         given = [self._own_prior, *(u.prior for u in users if u.prior is not self.presence)]
         if any(prior.is_online for prior in given):
@@ -158,13 +168,16 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
             for prior in self._priors():
                 prior.missing = missing
             return
-        self.presence.set(self._own_prior.class_prior)
+        found: Any = self._own_prior.class_prior
+        self.presence.set(found)
         for user in users:
             if user is of_pixels:
-                user.set_class_prior(self._own_prior.class_prior)
+                user.set_class_prior(found)
             else:
                 user._on_new_prior()
         self._weigh_classes()
+        if isinstance(self.assigner, FrequencyMatching):
+            self.assigner.set_prior(found)
 
     def _check_loss(self) -> None:
         loss = self.loss_decode
