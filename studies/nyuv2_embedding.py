@@ -29,6 +29,7 @@ rows = {
     'beta-1': contrast(loss=dict(loss_weight=1.0)),
     'width-64': contrast(projector=dict(out_channels=64)),
     'width-256': contrast(projector=dict(out_channels=256)),
+    'one-layer': contrast(projector=dict(num_layers=1)),
     'queries-2048': contrast(sampler=dict(num_samples=2048)),
     'fixed-temperature': contrast(loss=dict(learn_temperature=False)),
     # As many slots for every class, or by the root of its share, of many images each.

@@ -243,8 +243,12 @@ class ClassMemory(nn.Module):
         stored = log_share.isfinite()
         projector = None
         if 'projector.0.weight' in state:
-            hidden, channels = state['projector.0.weight'].shape
-            projector = ProjectionHead(channels, state['projector.2.weight'].shape[0], hidden)
+            first, last = state['projector.0.weight'], state.get('projector.2.weight')
+            channels, width = first.shape[1], len(first)
+            if last is None:
+                projector = ProjectionHead(channels, width, num_layers=1)
+            else:
+                projector = ProjectionHead(channels, len(last), width)
         memory = cls(
             state['keys'][stored],
             stored.nonzero()[:, 0],

@@ -121,7 +121,9 @@ def made(seed=0, projector=None, **more):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize('projector', [None, ProjectionHead(6, 4, 5)])
+@pytest.mark.parametrize(
+    'projector', [None, ProjectionHead(6, 4, 5), ProjectionHead(6, 4, num_layers=1)]
+)
 def test_a_file_holds_all_of_it(tmp_path, projector):
     memory = made(projector=projector)
     memory.save(tmp_path / 'new/memory.pth')
@@ -169,6 +171,9 @@ def test_what_makes_no_memory(change, message):
     good = dict(keys=torch.randn(2, 4), labels=torch.tensor([0, 1]), num_classes=3, temperature=0.1)
     with pytest.raises(ValueError, match=message):
         ClassMemory(**{**good, **change})
+    for bad in (dict(num_layers=3), dict(num_layers=1, hidden_channels=4)):
+        with pytest.raises(ValueError, match='use 2 layers, or 1 and no hidden_channels'):
+            ProjectionHead(6, 4, **bad)
     with pytest.raises(TypeError, match='keeps a ProjectionHead, not a Linear'):
         ClassMemory(**good, projector=nn.Linear(4, 4))
 
