@@ -1,30 +1,8 @@
 # What class weights, an adjusted classifier and its contrast are worth to a mask classifier, a
 # small Mask2Former on CamVid. A quarter of an hour a run on one CPU core; needs mmdet:
 #   python studies/run.py studies/camvid_masks.py --workers 2
-_base_ = './_base_/held_out_drive.py'
+# The drive that is held out chooses the operating points; the test split reports.
+_base_ = ['./_base_/held_out_drive.py', './_base_/mask_rows.py']
 base = '../configs/camvid/ce_mask2former-lite0_600_camvid-192x192.py'
 seeds = (0, 1, 2)
 judge = ['--select', 'val', '--report', 'test', '--class-prior', 'camvid']
-
-
-def adjusted(contrast=None, **loss):
-    """The LTMI head, its queries adjusted by the prior of presence, and contrast on request."""
-    loss = dict(type='LogitAdjustedLoss', **loss)
-    head = dict(type='LTMIMask2FormerHead', loss_decode=loss, contrast=contrast)
-    return dict(change=dict(model=dict(decode_head=head)))
-
-
-def of_pixels(row):
-    """The row with pixels contrasted in the place of queries."""
-    row['change']['model']['decode_head'].update(contrast_at='pixels')
-    return row
-
-
-_half = dict(tau=0.5, class_weight='inverse_sqrt')
-rows = {
-    'cross-entropy': dict(),
-    'weights': adjusted(tau=0.0, class_weight='median_frequency'),
-    'half-weights': adjusted(**_half),
-    'LTMI': adjusted({}, **_half),
-    'LTMI-pixels': of_pixels(adjusted({}, **_half)),
-}

@@ -21,7 +21,8 @@ def build(cfg):
     model = MODELS.build(cfg)
     waiting = [m for m in model.modules() if getattr(m, 'needs_class_prior', False)]
     for module in waiting:
-        module.set_class_prior(mmseg_ltmi.ClassPrior([1] * model.num_classes))
+        counts = [1] * model.num_classes
+        module.set_class_prior(mmseg_ltmi.ClassPrior(counts, image_counts=counts))
     return model.train(), bool(waiting)
 
 
