@@ -130,22 +130,26 @@ def _iou_rule(
 
 
 def measured(points: dict[str, OperatingPoint], metric: OperatingPointMetric) -> dict[str, Tensor]:
-    """Areas (4, C) of each candidate on the metric's images, then of the metric's other rules."""
-    found = {
-        name: metric.areas_at(point).sum(0) if point.rule == 'tau' else metric.rule_areas[name]
-        for name, point in points.items()
+    """Areas (4, C) of each candidate on the metric's images, then of the metric's other rules.
+
+    A candidate that is one of the metric's rules is taken from there, another one is a tau.
+    """
+    found = metric.rule_areas
+    return {
+        name: found[name] if name in found else metric.areas_at(points[name]).sum(0)
+        for name in points | found
     }
-    return found | metric.rule_areas
 
 
 def measured_per_image(
     points: dict[str, OperatingPoint], metric: OperatingPointMetric
 ) -> dict[str, float]:
     """As :func:`measured`, but :func:`image_miou`, mean over the images."""
-    at_taus = {
-        name: metric.image_miou_at(point) for name, point in points.items() if point.rule == 'tau'
+    found = metric.rule_image_miou
+    return {
+        name: found[name] if name in found else metric.image_miou_at(points[name])
+        for name in points | found
     }
-    return at_taus | metric.rule_image_miou
 
 
 def cross_fitted(

@@ -116,7 +116,7 @@ class OperatingPointMetric(BaseMetric):
         rules: decisions to measure as they are, by name.
         folds: K.
         taus: ascending values of ``tau_test``.
-        memory_weights: ascending weights of a memory, above 0; () without one.
+        memory_weights: ascending weights of a memory to measure at each tau, above 0; () for none.
         max_values: posteriors that are kept at most, pixels times classes; 0 keeps none, and no
             IoU rule can be fitted.
         ignore_index: label that takes no part.
@@ -186,7 +186,7 @@ class OperatingPointMetric(BaseMetric):
                 )
             label = sample['gt_sem_seg']['data'].squeeze(0).to(logits.device).long()
             known = labels_or_spare(label.flatten(), len(logits), self.ignore_index)
-            memory = sample['memory_logits']['data'] if self.memory_weights else logits[:0]
+            memory = sample['memory_logits']['data'] if 'memory_logits' in sample else logits[:0]
 
             def at(weight: float, logits: Tensor = logits, memory: Tensor = memory) -> Tensor:
                 return logits + weight * memory if weight else logits
