@@ -1,11 +1,15 @@
 """Runs a function in several processes that form a group, for a bounded time."""
 
 import datetime
+import multiprocessing
 import time
 
 import torch
 import torch.multiprocessing as mp
 from torch import distributed
+
+# Ranks are forked from a process that has imported this once, and nothing else has run in it.
+multiprocessing.set_forkserver_preload(['mmseg_ltmi', 'mmseg.models'])
 
 
 def _work(rank, function, world, folder, args):
@@ -21,7 +25,8 @@ def _work(rank, function, world, folder, args):
 
 def run_ranks(function, world, folder, *args, seconds=150):
     """``function(rank, world, folder, *args)`` on every rank; a hang ends in a TimeoutError."""
-    context = mp.spawn(_work, (function, world, str(folder), args), nprocs=world, join=False)
+    args = function, world, str(folder), args
+    context = mp.start_processes(_work, args, world, join=False, start_method='forkserver')
     deadline = time.monotonic() + seconds
     while not context.join(timeout=1):
         if time.monotonic() > deadline:
