@@ -30,8 +30,9 @@ def test_no_tensor_stays(model):
         total(losses).backward()
         optimizer.step()
         del losses
-        counts.append(live_tensors())
-    assert counts[-1] == counts[3]
+        if step in (2, 3, 11):  # counting takes longer than a step, and makes some at first
+            counts.append(live_tensors())
+    assert counts[1] == counts[2]
 
 
 @HOOKS.register_module(force=True)
