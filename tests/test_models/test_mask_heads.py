@@ -275,6 +275,12 @@ def test_frequency_matching_gives_them_their_objects_mask_and_label(name):
             wanted = [sample.gt_sem_seg.data[0] == c for c in of[of < 4]]
             assert torch.equal(mask.bool(), torch.stack(wanted))
     assert losses['decode.matched_queries'] == pytest.approx(7 / 12)
+    # The prior is that of the matched queries; the natural reading has each object once.
+    matched = (torch.tensor([10, 9, 8, 4]) / 31).log()
+    for prior in (head.loss_decode.log_prior, head.contrast.log_prior):
+        torch.testing.assert_close(prior, matched, atol=1e-4, rtol=0)
+    once = matched - (matched * matched.exp()).sum() - torch.tensor([1, 1, 2, 2]).log()
+    torch.testing.assert_close(head.score_reader.natural_shift, once, atol=1e-4, rtol=0)
     plain = build(name, head=dict(frequency_matching=dict(threshold=0.001)))
     assert plain.decode_head.assigner.queries.tolist() == [1, 1, 1, 1]
     # More queries are asked for than there are, and an image without any object.

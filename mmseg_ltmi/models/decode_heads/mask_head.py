@@ -70,7 +70,8 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
         contrast_layers: 'last' or 'all', the decoder layers whose queries are contrasted.
         shift_at: 'map' or 'queries', where ``tau_test`` and a tau act.
         frequency_matching: arguments of FrequencyMatching, which matches objects of rare classes
-            with several queries; None leaves the matching as it is.
+            with several queries; the prior of presence is then that of the matched queries, and the
+            natural reading takes the repetition off. None leaves the matching as it is.
 
     Raises:
         ImportError: mmdet or a part of it is missing.
@@ -170,14 +171,17 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
             return
         found: Any = self._own_prior.class_prior
         self.presence.set(found)
+        if isinstance(self.assigner, FrequencyMatching):
+            self.assigner.set_prior(found)
+            # Losses and contrast see the classes as often as queries are matched with them.
+            matched = self.presence.log_prior + self._log_queries()
+            self.presence.log_prior = matched.log_softmax(0)
         for user in users:
             if user is of_pixels:
                 user.set_class_prior(found)
             else:
                 user._on_new_prior()
         self._weigh_classes()
-        if isinstance(self.assigner, FrequencyMatching):
-            self.assigner.set_prior(found)
 
     def _check_loss(self) -> None:
         loss = self.loss_decode
@@ -201,6 +205,12 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
         weight = self.loss_decode.class_weights()
         return None if weight is None else weight / (weight * self._presence()).sum()
 
+    def _log_queries(self) -> Tensor:
+        """Logarithm of the queries that an object of each class gets, float32 (C,)."""
+        if not isinstance(self.assigner, FrequencyMatching):
+            return torch.zeros(self.num_classes, device=self.presence.log_prior.device)
+        return self.assigner.queries.to(self.presence.log_prior).log()
+
     def _presence(self) -> Tensor:
         return self.loss_decode.prior.required().exp()
 
@@ -212,7 +222,8 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
     def _update_reader(self, in_training: bool = False) -> None:
         if self.presence.is_open:
             return
-        shift, weight = self.train_shift(), self._class_weights()
+        # An object that is matched n times is counted n times: to the natural posterior by -log n.
+        shift, weight = self.train_shift() - self._log_queries(), self._class_weights()
         self.score_reader.update(shift if weight is None else shift - weight.log(), self.log_prior)
 
     # Training
