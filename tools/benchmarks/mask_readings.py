@@ -51,7 +51,7 @@ def measure(
         raise SystemExit(f'{type(head).__name__} has no shift_at: give the config of its LTMI form')
     size = head.num_classes
     areas = torch.zeros(len(taus), len(FORMS), 4, size, dtype=torch.float64)
-    differing = torch.zeros(len(taus))
+    differing = torch.zeros(len(taus), dtype=torch.int64)
     for batch in split_loader(cfg, split):
         for i, tau in enumerate(taus):
             head.tau_test = tau

@@ -83,6 +83,7 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
     loss_decode: LogitAdjustedLoss
     class_weight: list[float]
     presence: PresencePrior
+    log_queries: Tensor
     _layer_labels: list[Tensor] | None = None
 
     def __init__(
@@ -146,6 +147,8 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
             self._check_loss()
             self._stock_weight = list(self.class_weight)
             self.presence = PresencePrior(self.num_classes, f'{name}.class_prior')
+            # Of the queries that an object of each class gets.
+            self.register_buffer('log_queries', torch.zeros(self.num_classes), persistent=False)
             if self._matching_config is not None:
                 self.assigner = FrequencyMatching(self.assigner, **self._matching_config)
         users = [u for u in (*losses_of(self), self.contrast) if isinstance(u, PriorUser)]
@@ -173,9 +176,9 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
         self.presence.set(found)
         if isinstance(self.assigner, FrequencyMatching):
             self.assigner.set_prior(found)
+            self.log_queries = self.assigner.queries.to(self.log_queries).log()
             # Losses and contrast see the classes as often as queries are matched with them.
-            matched = self.presence.log_prior + self._log_queries()
-            self.presence.log_prior = matched.log_softmax(0)
+            self.presence.log_prior = (self.presence.log_prior + self.log_queries).log_softmax(0)
         for user in users:
             if user is of_pixels:
                 user.set_class_prior(found)
@@ -205,12 +208,6 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
         weight = self.loss_decode.class_weights()
         return None if weight is None else weight / (weight * self._presence()).sum()
 
-    def _log_queries(self) -> Tensor:
-        """Logarithm of the queries that an object of each class gets, float32 (C,)."""
-        if not isinstance(self.assigner, FrequencyMatching):
-            return torch.zeros(self.num_classes, device=self.presence.log_prior.device)
-        return self.assigner.queries.to(self.presence.log_prior).log()
-
     def _presence(self) -> Tensor:
         return self.loss_decode.prior.required().exp()
 
@@ -223,7 +220,7 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
         if self.presence.is_open:
             return
         # An object that is matched n times is counted n times: to the natural posterior by -log n.
-        shift, weight = self.train_shift() - self._log_queries(), self._class_weights()
+        shift, weight = self.train_shift() - self.log_queries, self._class_weights()
         self.score_reader.update(shift if weight is None else shift - weight.log(), self.log_prior)
 
     # Training
@@ -245,21 +242,19 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
 
     def forward(self, x: Any, batch_data_samples: Any = None) -> Any:
         """The plain head's; with the natural shift in the last layer's logits where it predicts."""
-        queries: list[Tensor] = []
-        pixels: list[Tensor] = []
-        hooks = [
-            self.cls_embed.register_forward_pre_hook(lambda _, inputs: queries.append(inputs[0])),
-            self.pixel_decoder.register_forward_hook(lambda _, __, out: pixels.append(out[0])),
-        ]
+        seen: list[Tensor] = []
+        if self.contrast_at == 'pixels':
+            hook = self.pixel_decoder.register_forward_hook(lambda _, __, out: seen.append(out[0]))
+        else:
+            hook = self.cls_embed.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
         try:
             scores, masks = super().forward(x, batch_data_samples)
         finally:
-            for hook in hooks:
-                hook.remove()
+            hook.remove()
         if self._record is not None and self.contrast_at == 'pixels':
-            self._record.features = pixels[-1]
+            self._record.features = seen[-1]
         elif self._record is not None:
-            layers = torch.cat([each.reshape(-1, *each.shape[-3:]) for each in queries])
+            layers = torch.cat([each.reshape(-1, *each.shape[-3:]) for each in seen])
             # (layer, image, query, channel) as a map of (image, channel, queries, 1)
             layers = layers if self.contrast_layers == 'all' else layers[-1:]
             self._record.features = layers.permute(1, 3, 0, 2).flatten(2)[..., None]
