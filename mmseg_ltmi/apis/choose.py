@@ -48,7 +48,8 @@ from .trained_model import (
 )
 
 AUTO = 'auto'
-CHOICES = (AUTO, 'natural', *choosing.CRITERIA, choosing.IOU_RULE, *choosing.WITH_MEMORY)
+IOU_RULES = (choosing.IOU_RULE, choosing.EXPECTED)
+CHOICES = (AUTO, 'natural', *choosing.CRITERIA, *IOU_RULES, *choosing.WITH_MEMORY)
 FOLDS = 5
 """Of cross-fitting, where nobody says how many."""
 
@@ -254,7 +255,7 @@ def choose(
     if not shift.drawn_alike:
         warn(_shift_warning(shift, selection, select))
     of_folds: list[dict[str, OperatingPoint]] = []
-    fits = 1 + (memory is not None) + (crossed if crossed > 1 else 0)
+    fits = len(IOU_RULES) + (memory is not None) + (crossed if crossed > 1 else 0)
     with progress_bar(fits if progress else None, 'fitting the IoU rule') as advance:
         points = choosing.candidates(selection, advance)
         if crossed > 1:

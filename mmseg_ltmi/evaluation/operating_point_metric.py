@@ -13,6 +13,7 @@ from mmseg_ltmi.core.posterior import (
     IoURule,
     OperatingPoint,
     areas_over_taus,
+    calibrating_temperature,
     decision_areas,
     fit_iou_rule,
     image_miou,
@@ -258,12 +259,19 @@ class OperatingPointMetric(BaseMetric):
         weight = _place(point.memory_weight, self.memory_weights)
         return float(self.memory_image_miou[weight, tau])
 
-    def fit(self, left_out: int | None = None, memory_weight: float = 0.0) -> IoURule:
+    def fit(
+        self,
+        left_out: int | None = None,
+        memory_weight: float = 0.0,
+        expected: bool = False,
+    ) -> IoURule:
         """The IoU rule of the sample, without the pixels of one fold.
 
         Args:
             left_out: number of that fold.
             memory_weight: of the memory whose posterior it decides on.
+            expected: expect the areas under the posterior, at the temperature that calibrates it,
+                and not count them with the labels.
 
         Raises:
             ValueError: nothing was kept.
@@ -271,8 +279,11 @@ class OperatingPointMetric(BaseMetric):
         if not self.pixels_per_image:
             raise ValueError('the IoU rule needs kept posteriors, but max_values is 0')
         sample = self.sample(lambda fold: fold != left_out)
-        posterior = sample.posterior(memory_weight)
-        return fit_iou_rule(posterior, sample.label, self.prior.probs(), sample.weight)
+        scores, truth = sample.scores(memory_weight), sample.label
+        if expected:
+            truth = scores / calibrating_temperature(scores, truth, sample.weight)
+            truth = truth.softmax(1)
+        return fit_iou_rule(scores.softmax(1), truth, self.prior.probs(), sample.weight)
 
     def sample(self, wanted: Callable[[int], bool]) -> PosteriorSample:
         """The kept pixels of the folds that are wanted."""

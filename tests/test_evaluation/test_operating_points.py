@@ -7,7 +7,12 @@ from ranks import run_ranks
 from reference import naive_areas
 
 from mmseg_ltmi import ClassPrior
-from mmseg_ltmi.core.posterior import OperatingPoint, image_miou
+from mmseg_ltmi.core.posterior import (
+    OperatingPoint,
+    calibrating_temperature,
+    image_miou,
+    iou_scores,
+)
 from mmseg_ltmi.evaluation import OperatingPointMetric, RankSEGRule, choosing
 from mmseg_ltmi.evaluation.operating_point_metric import PosteriorSample
 
@@ -45,7 +50,8 @@ def test_candidates_and_their_measure_by_hand():
     selection, world = gather()
     points = choosing.candidates(selection)
     assert points['natural'].tau == 0 and points['tau by mAcc'].tau > 0.5
-    report, _ = gather(rules={'IoU rule': points['IoU rule']}, max_values=0)
+    rules = {name: points[name] for name in ('IoU rule', 'expected IoU rule')}
+    report, _ = gather(rules=rules, max_values=0)
     table = summaries(choosing.measured(points, report), report.prior)
     for name, point in points.items():
         total = sum(naive_areas(point.scores(s).argmax(0), y, 3) for s, y in world)
@@ -92,9 +98,9 @@ def test_estimates_are_those_of_the_other_folds_also_at_other_frequencies():
     metric, world = gather(folds=3)
     metric.prior = ClassPrior([40, 40, 20])
     of_folds = choosing.candidates_of_folds(metric)
-    assert [len(points) for points in of_folds] == [5, 5, 5]
+    assert [len(points) for points in of_folds] == [6, 6, 6]
     found = choosing.estimates(metric, of_folds)
-    assert list(found) == ['natural', 'tau by mIoU', 'IoU rule']
+    assert list(found) == ['natural', 'tau by mIoU', 'IoU rule', 'expected IoU rule']
     labelled = torch.cat([y[y < 3].flatten() for _, y in world]).bincount().double()
     factor = metric.prior.probs(0) / (labelled / labelled.sum())
     for name, values in found.items():
@@ -126,6 +132,30 @@ def test_calibration_by_hand():
     certain, unsure = (twice / twice.sum(1, keepdim=True))[:, 0].tolist()
     _, error = sample.calibration(memory_weight=1.0)
     assert error == pytest.approx(100 * (abs(4 * certain - 3) + abs(3 * unsure - 2)) / 7)
+
+
+def test_the_expected_rule_is_fitted_to_the_calibrated_posterior():
+    """Scores that are twice too sure: what is expected is what the calibrated posterior says."""
+    metric, _ = gather()
+
+    def fitted_temperature():
+        sample = metric.sample(lambda fold: True)
+        return calibrating_temperature(sample.log_posterior, sample.label, sample.weight)
+
+    before = fitted_temperature()
+    for sample in metric._samples:
+        sample.log_posterior.mul_(2)
+    temperature, sample = fitted_temperature(), metric.sample(lambda fold: True)
+    assert temperature == pytest.approx(2 * before, rel=1e-3)
+    found = metric.fit(expected=True)
+    decision = iou_scores(sample.posterior(), found.iou, found.union).argmax(1)
+    by_posterior = torch.zeros(3, 3, dtype=torch.float64).index_add_(
+        0, decision, (sample.log_posterior / temperature).softmax(1).double()
+    )
+    right = by_posterior.diagonal()
+    iou = right / (by_posterior.sum(0) + by_posterior.sum(1) - right)
+    assert found.miou == pytest.approx(float(iou.mean()), abs=1e-9)
+    assert found.miou != pytest.approx(metric.fit().miou, abs=1e-4)
 
 
 def test_the_best_estimate_gains_at_both_frequencies():
@@ -307,7 +337,8 @@ def test_ranks_measure_what_one_process_does(tmp_path):
 def test_images_are_averaged_with_equal_weight():
     metric, world = gather()
     points = choosing.candidates(metric)
-    report, _ = gather(rules={'IoU rule': points['IoU rule']}, max_values=0)
+    rules = {name: points[name] for name in ('IoU rule', 'expected IoU rule')}
+    report, _ = gather(rules=rules, max_values=0)
     found = choosing.measured_per_image(points, report)
     for name, point in points.items():
         of_images = []

@@ -1,6 +1,7 @@
 """From raw scores to a decision: the natural shift, operating points and what they are worth."""
 
-from .areas import class_scores, decision_areas, image_miou, labels_or_spare
+from .areas import class_scores, decision_areas, expected_areas, image_miou, labels_or_spare
+from .calibration import calibrating_temperature
 from .class_memory import ClassMemory, KeyOrigins, embed_pixels
 from .fitted_temperature import fit_temperature
 from .iou_rule import IoURule, fit_iou_rule, iou_scores
@@ -19,9 +20,11 @@ __all__ = [
     'OperatingPoint',
     'ScoreReader',
     'areas_over_taus',
+    'calibrating_temperature',
     'class_scores',
     'decision_areas',
     'embed_pixels',
+    'expected_areas',
     'fit_iou_rule',
     'fit_temperature',
     'image_miou',

@@ -6,6 +6,10 @@ import torch
 from torch import Tensor
 
 
+BLOCK = 2**15
+"""Pixels that are taken at once: a CPU keeps their posteriors in its cache."""
+
+
 def labels_or_spare(label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     """Labels with C for each pixel that takes no part: ``ignore_index``, or outside 0..C-1."""
     known = (label != ignore_index) & (label >= 0) & (label < num_classes)
@@ -27,6 +31,25 @@ def decision_areas(
     pairs = (label * num_classes + decision).bincount(weight, (num_classes + 1) * num_classes)
     confusion = pairs.view(num_classes + 1, num_classes)[:-1].double()
     intersect, predicted, labelled = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
+    return torch.stack([intersect, predicted + labelled - intersect, predicted, labelled])
+
+
+def expected_areas(decision: Tensor, posterior: Tensor, weight: Tensor | None = None) -> Tensor:
+    """As :func:`decision_areas`, of pixels whose class is not known: the expected values.
+
+    Args:
+        decision: int64 (P,), classes.
+        posterior: (P, C), how probable each class is; rows sum to one.
+        weight: float64 (P,), pixels that each one stands for; None is one.
+    """
+    num_classes = posterior.shape[1]
+    right = posterior.gather(1, decision[:, None])[:, 0].double()
+    if weight is None:
+        weight = torch.ones_like(right)
+    intersect, predicted = (decision.bincount(w, num_classes) for w in (right * weight, weight))
+    # In blocks, since float64 copies of all posteriors would be large.
+    parts = zip(weight.split(BLOCK), posterior.split(BLOCK), strict=True)
+    labelled = torch.stack([w @ of.double() for w, of in parts]).sum(0)
     return torch.stack([intersect, predicted + labelled - intersect, predicted, labelled])
 
 

@@ -9,6 +9,8 @@ from reference import naive_areas
 from mmseg_ltmi.core.posterior import (
     OperatingPoint,
     areas_over_taus,
+    decision_areas,
+    expected_areas,
     fit_iou_rule,
     image_miou,
     iou_scores,
@@ -81,6 +83,29 @@ def test_iou_rule_finds_the_known_optimum():
     # Six kinds of pixels are a coarse world: now and then the fixed point is a local optimum.
     assert (rule_short < 1e-9).sum() >= 10 and rule_short.max() < 0.01
     assert (argmax_short > 0.01).sum() >= 6
+
+
+def test_the_expected_rule_is_that_of_labels_that_are_drawn_from_the_posterior():
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(10):
+        share = torch.rand(6, generator=generator).double().softmax(0)
+        posterior = (torch.randn(6, 3, generator=generator).double() * 2).softmax(1)
+        pixels, label, weight = as_pixels(share, posterior)
+        counted = fit_iou_rule(pixels, label, share @ posterior, weight)
+        expected = fit_iou_rule(posterior, posterior, share @ posterior, share)
+        for one, other in zip(counted, expected, strict=True):
+            torch.testing.assert_close(torch.as_tensor(one), torch.as_tensor(other))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 80), st.booleans(), st.integers(0, 10**6))
+def test_expected_areas_of_certain_pixels_are_their_areas(num_classes, pixels, weighted, seed):
+    generator = torch.Generator().manual_seed(seed)
+    decision, label = torch.randint(0, num_classes, (2, pixels), generator=generator)
+    weight = torch.rand(pixels, generator=generator).double() if weighted else None
+    certain = torch.nn.functional.one_hot(label, num_classes).float()
+    counted = decision_areas(decision, label, num_classes, weight)
+    torch.testing.assert_close(expected_areas(decision, certain, weight), counted)
 
 
 def test_iou_rule_of_two_classes_is_the_best_threshold():
