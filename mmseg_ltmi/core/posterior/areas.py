@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
 BLOCK = 2**15
 """Pixels that are taken at once: a CPU keeps their posteriors in its cache."""
 
