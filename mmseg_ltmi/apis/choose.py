@@ -48,8 +48,7 @@ from .trained_model import (
 )
 
 AUTO = 'auto'
-IOU_RULES = (choosing.IOU_RULE, choosing.EXPECTED)
-CHOICES = (AUTO, 'natural', *choosing.CRITERIA, *IOU_RULES, *choosing.WITH_MEMORY)
+CHOICES = (AUTO, 'natural', *choosing.CRITERIA, choosing.IOU_RULE, *choosing.WITH_MEMORY)
 FOLDS = 5
 """Of cross-fitting, where nobody says how many."""
 
@@ -187,8 +186,7 @@ def choose(
             both splits have the same images, as in a data set without labels for testing.
         choice: the candidate that is chosen, one of CHOICES; all are measured. 'auto' takes the one
             whose mIoU, cross-fitted on the split that chooses, gains most over the natural argmax,
-            both as the classes are there and at training's class frequencies. The IoU rule takes
-            part where the split is drawn as training's images are.
+            both as the classes are there and at training's class frequencies.
         rankseg: measure the peer RankSEG too, of the package rankseg.
         class_prior: as for LogitAdjustedLoss; None takes the model's, or that of a metric.
         max_values: posteriors that are kept for the fit of the IoU rule, pixels times classes.
@@ -255,14 +253,14 @@ def choose(
     if not shift.drawn_alike:
         warn(_shift_warning(shift, selection, select))
     of_folds: list[dict[str, OperatingPoint]] = []
-    fits = len(IOU_RULES) + (memory is not None) + (crossed if crossed > 1 else 0)
+    fits = 1 + (memory is not None) + (crossed if crossed > 1 else 0)
     with progress_bar(fits if progress else None, 'fitting the IoU rule') as advance:
         points = choosing.candidates(selection, advance)
         if crossed > 1:
             of_folds = choosing.candidates_of_folds(selection, advance)
     estimates = choosing.estimates(selection, of_folds) if choice == AUTO and of_folds else {}
     if choice == AUTO:
-        choice = choosing.best_estimate(estimates, shift.drawn_alike)
+        choice = choosing.best_estimate(estimates)
     if folds:
         areas = choosing.cross_fitted(selection, of_folds)
     else:
@@ -319,8 +317,7 @@ def _shift_warning(
         f'the classes of the {split} split are not as frequent as in training: {shift.share:.0%} '
         f'of its pixels are of other classes, by chance it would be {shift.by_chance:.0%} '
         f'({prior.names[shift.most]}: {shares[0]:.1f} % of the pixels, in training '
-        f'{shares[1]:.1f} %). What is chosen on it serves images like these, the IoU rule most of '
-        "all, which 'auto' therefore leaves out"
+        f'{shares[1]:.1f} %). What is chosen on it serves images like these'
     )
 
 

@@ -18,12 +18,10 @@ from .per_class import summary
 
 CRITERIA = {'tau by mIoU': 'mIoU', 'tau by tail mIoU': 'mIoU_tail', 'tau by mAcc': 'mAcc'}
 IOU_RULE = 'IoU rule'
-EXPECTED = 'expected IoU rule'
-"""The IoU rule whose areas are expected under the calibrated posterior, not counted."""
 WITH_MEMORY = ('memory', 'memory and tau', 'memory and IoU rule')
 """What there is with a memory: at the weight of the highest mIoU with the natural argmax, at the
 weight and tau of the highest mIoU, and the IoU rule at the first one's weight."""
-AIM_AT_MIOU = ('natural', 'tau by mIoU', IOU_RULE, EXPECTED, *WITH_MEMORY)
+AIM_AT_MIOU = ('natural', 'tau by mIoU', IOU_RULE, *WITH_MEMORY)
 """The candidates that do, from the simplest on."""
 WORTH_IT = 0.1
 """mIoU in percent that a reading must gain over a simpler one."""
@@ -62,7 +60,7 @@ def candidates(
     advance: Callable[[], None] = lambda: None,
     left_out: int | None = None,
 ) -> dict[str, OperatingPoint]:
-    """Natural argmax, the best tau by each criterion, and both IoU rules, by name.
+    """Natural argmax, the best tau by each criterion, and the IoU rule, by name.
 
     With a memory those of WITH_MEMORY too.
 
@@ -75,7 +73,6 @@ def candidates(
     areas, memory = metric.tau_areas[wanted].sum(0), metric.memory_areas[wanted].sum(0)
     found = _taus(metric, areas, memory)
     found[IOU_RULE] = _iou_rule(metric, advance, left_out)
-    found[EXPECTED] = _iou_rule(metric, advance, left_out, expected=True)
     if metric.memory_weights:
         # At the end, and the rule behind the taus.
         found |= {name: found.pop(name) for name in WITH_MEMORY[:2]}
@@ -125,9 +122,8 @@ def _iou_rule(
     advance: Callable[[], None],
     left_out: int | None,
     memory_weight: float = 0.0,
-    expected: bool = False,
 ) -> OperatingPoint:
-    rule = metric.fit(left_out, memory_weight, expected)
+    rule = metric.fit(left_out, memory_weight)
     advance()
     fitted = dict(iou=tuple(rule.iou.tolist()), union=tuple(rule.union.tolist()))
     return _point(metric, 'iou', **fitted, memory_weight=memory_weight)
@@ -215,20 +211,18 @@ def _miou(areas: Tensor) -> float:
     return float(class_scores(areas)[0].nanmean())
 
 
-def best_estimate(estimates: dict[str, tuple[float, float]], drawn_alike: bool = True) -> str:
+def best_estimate(estimates: dict[str, tuple[float, float]]) -> str:
     """The candidate that gains most over the natural argmax where it gains less of the two.
 
     It must gain a tenth of a point over every simpler one.
 
     Args:
         estimates: of :func:`estimates`; without any it is the natural argmax.
-        drawn_alike: whether the images are as those of training. If not, the IoU rule takes no
-            part: it has two numbers for each class, which fit these images and not others.
     """
     best, best_gain = 'natural', 0.0
     for name, values in estimates.items():
         gain = min(value - base for value, base in zip(values, estimates['natural'], strict=True))
-        if gain >= best_gain + WORTH_IT and (drawn_alike or IOU_RULE not in name):
+        if gain >= best_gain + WORTH_IT:
             best, best_gain = name, gain
     return best
 

@@ -14,6 +14,8 @@ from mmseg_ltmi.core.posterior import (
     OperatingPoint,
     areas_over_taus,
     calibrating_temperature,
+    class_scores,
+    decide_by_iou,
     decision_areas,
     fit_iou_rule,
     image_miou,
@@ -259,31 +261,30 @@ class OperatingPointMetric(BaseMetric):
         weight = _place(point.memory_weight, self.memory_weights)
         return float(self.memory_image_miou[weight, tau])
 
-    def fit(
-        self,
-        left_out: int | None = None,
-        memory_weight: float = 0.0,
-        expected: bool = False,
-    ) -> IoURule:
+    def fit(self, left_out: int | None = None, memory_weight: float = 0.0) -> IoURule:
         """The IoU rule of the sample, without the pixels of one fold.
+
+        Its areas are expected under the posterior, at the temperature that calibrates it. Counting
+        them with the labels is worse: docs/experiments/iou_rule.md. If the labels say that it is
+        worse than argmax on these pixels, the rule is argmax.
 
         Args:
             left_out: number of that fold.
             memory_weight: of the memory whose posterior it decides on.
-            expected: expect the areas under the posterior, at the temperature that calibrates it,
-                and not count them with the labels.
 
         Raises:
-            ValueError: nothing was kept.
+            ValueError: nothing was kept, or no label of a class.
         """
         if not self.pixels_per_image:
             raise ValueError('the IoU rule needs kept posteriors, but max_values is 0')
         sample = self.sample(lambda fold: fold != left_out)
-        scores, truth = sample.scores(memory_weight), sample.label
-        if expected:
-            truth = scores / calibrating_temperature(scores, truth, sample.weight)
-            truth = truth.softmax(1)
-        return fit_iou_rule(scores.softmax(1), truth, self.prior.probs(), sample.weight)
+        scores = sample.scores(memory_weight)
+        temperature = calibrating_temperature(scores, sample.label, sample.weight)
+        posterior, calibrated = scores.softmax(1), (scores / temperature).softmax(1)
+        rule = fit_iou_rule(posterior, calibrated, self.prior.probs(), sample.weight)
+        decisions = decide_by_iou(posterior, rule.iou, rule.union), posterior.argmax(1)
+        by_rule, by_argmax = (class_scores(sample.areas(d))[0].nanmean() for d in decisions)
+        return rule if by_rule >= by_argmax else rule.as_argmax()
 
     def sample(self, wanted: Callable[[int], bool]) -> PosteriorSample:
         """The kept pixels of the folds that are wanted."""

@@ -50,8 +50,7 @@ def test_candidates_and_their_measure_by_hand():
     selection, world = gather()
     points = choosing.candidates(selection)
     assert points['natural'].tau == 0 and points['tau by mAcc'].tau > 0.5
-    rules = {name: points[name] for name in ('IoU rule', 'expected IoU rule')}
-    report, _ = gather(rules=rules, max_values=0)
+    report, _ = gather(rules={'IoU rule': points['IoU rule']}, max_values=0)
     table = summaries(choosing.measured(points, report), report.prior)
     for name, point in points.items():
         total = sum(naive_areas(point.scores(s).argmax(0), y, 3) for s, y in world)
@@ -98,9 +97,9 @@ def test_estimates_are_those_of_the_other_folds_also_at_other_frequencies():
     metric, world = gather(folds=3)
     metric.prior = ClassPrior([40, 40, 20])
     of_folds = choosing.candidates_of_folds(metric)
-    assert [len(points) for points in of_folds] == [6, 6, 6]
+    assert [len(points) for points in of_folds] == [5, 5, 5]
     found = choosing.estimates(metric, of_folds)
-    assert list(found) == ['natural', 'tau by mIoU', 'IoU rule', 'expected IoU rule']
+    assert list(found) == ['natural', 'tau by mIoU', 'IoU rule']
     labelled = torch.cat([y[y < 3].flatten() for _, y in world]).bincount().double()
     factor = metric.prior.probs(0) / (labelled / labelled.sum())
     for name, values in found.items():
@@ -134,7 +133,7 @@ def test_calibration_by_hand():
     assert error == pytest.approx(100 * (abs(4 * certain - 3) + abs(3 * unsure - 2)) / 7)
 
 
-def test_the_expected_rule_is_fitted_to_the_calibrated_posterior():
+def test_the_iou_rule_is_fitted_to_the_calibrated_posterior():
     """Scores that are twice too sure: what is expected is what the calibrated posterior says."""
     metric, _ = gather()
 
@@ -147,7 +146,7 @@ def test_the_expected_rule_is_fitted_to_the_calibrated_posterior():
         sample.log_posterior.mul_(2)
     temperature, sample = fitted_temperature(), metric.sample(lambda fold: True)
     assert temperature == pytest.approx(2 * before, rel=1e-3)
-    found = metric.fit(expected=True)
+    found = metric.fit()
     decision = iou_scores(sample.posterior(), found.iou, found.union).argmax(1)
     by_posterior = torch.zeros(3, 3, dtype=torch.float64).index_add_(
         0, decision, (sample.log_posterior / temperature).softmax(1).double()
@@ -155,7 +154,25 @@ def test_the_expected_rule_is_fitted_to_the_calibrated_posterior():
     right = by_posterior.diagonal()
     iou = right / (by_posterior.sum(0) + by_posterior.sum(1) - right)
     assert found.miou == pytest.approx(float(iou.mean()), abs=1e-9)
-    assert found.miou != pytest.approx(metric.fit().miou, abs=1e-4)
+
+
+def test_the_iou_rule_is_argmax_where_the_labels_say_that_it_is_worse():
+    """Labels that have little to do with the scores: what is expected of the rule may not come."""
+    changed = []
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        logits = 2 * torch.randn(3, 8, 8, generator=generator)
+        label = torch.randint(0, 3, (8, 8), generator=generator)
+        metric = OperatingPointMetric(ClassPrior([80, 15, 5]), 1)
+        metric.process({}, [as_sample(logits, label)])
+        metric.evaluate(1)
+        point = choosing.candidates(metric)['IoU rule']
+        plain = logits.argmax(0)
+        areas = [naive_areas(d, label, 3) for d in (point.decide(logits), plain)]
+        by_rule, by_argmax = ((a[0] / a[1]).mean() for a in areas)
+        assert by_rule >= by_argmax
+        changed.append(not torch.equal(point.decide(logits), plain))
+    assert 0 < sum(changed) < 20
 
 
 def test_the_best_estimate_gains_at_both_frequencies():
@@ -188,22 +205,16 @@ def test_a_reading_that_is_good_at_shifted_frequencies_only_is_not_chosen():
     estimates = choosing.estimates(selection, choosing.candidates_of_folds(selection))
     shift = choosing.frequency_shift(selection.image_labels, prior)
     assert not shift.drawn_alike and shift.share == pytest.approx(0.45, abs=0.02)
-    chosen = choosing.best_estimate(estimates, shift.drawn_alike)
+    chosen = choosing.best_estimate(estimates)
     as_it_is = {name: pair[0] for name, pair in estimates.items()}
-    assert as_it_is['tau by mIoU'] > 10 + as_it_is['natural'] and chosen == 'natural'
+    assert as_it_is['tau by mIoU'] > 8 + as_it_is['IoU rule'] and chosen == 'IoU rule'
 
     rules = {'IoU rule': points['IoU rule']}
     report = measured([0.6, 0.25, 0.1, 0.04, 0.01], seed=1, rules=rules)
     assert choosing.frequency_shift(report.image_labels, prior).drawn_alike
     values = summaries(choosing.measured(points, report), prior)
-    assert values[chosen]['mIoU'] > 2 + values['tau by mIoU']['mIoU']
-
-
-def test_the_iou_rule_takes_part_where_images_are_drawn_alike():
-    found = {'natural': (50.0, 40.0), 'tau by mIoU': (51.0, 41.0), 'IoU rule': (56.0, 42.0)}
-    found['memory and IoU rule'] = (60.0, 50.0)
-    assert choosing.best_estimate(found) == 'memory and IoU rule'
-    assert choosing.best_estimate(found, drawn_alike=False) == 'tau by mIoU'
+    assert values[chosen]['mIoU'] > 2 + values['natural']['mIoU']
+    assert values[chosen]['mIoU'] > 7 + values['tau by mIoU']['mIoU']
 
 
 def test_a_shift_of_frequencies_is_the_share_of_pixels_that_would_change():
@@ -337,8 +348,7 @@ def test_ranks_measure_what_one_process_does(tmp_path):
 def test_images_are_averaged_with_equal_weight():
     metric, world = gather()
     points = choosing.candidates(metric)
-    rules = {name: points[name] for name in ('IoU rule', 'expected IoU rule')}
-    report, _ = gather(rules=rules, max_values=0)
+    report, _ = gather(rules={'IoU rule': points['IoU rule']}, max_values=0)
     found = choosing.measured_per_image(points, report)
     for name, point in points.items():
         of_images = []

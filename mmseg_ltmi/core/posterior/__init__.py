@@ -4,7 +4,7 @@ from .areas import class_scores, decision_areas, expected_areas, image_miou, lab
 from .calibration import calibrating_temperature
 from .class_memory import ClassMemory, KeyOrigins, embed_pixels
 from .fitted_temperature import fit_temperature
-from .iou_rule import IoURule, fit_iou_rule, iou_scores
+from .iou_rule import IoURule, decide_by_iou, fit_iou_rule, iou_scores
 from .key_reservoir import DrawnPixels, KeyReservoir
 from .natural_shift import losses_of, natural_shift_of, natural_shift_of_head, stated_shift
 from .operating_point import OperatingPoint
@@ -22,6 +22,7 @@ __all__ = [
     'areas_over_taus',
     'calibrating_temperature',
     'class_scores',
+    'decide_by_iou',
     'decision_areas',
     'embed_pixels',
     'expected_areas',
