@@ -1,3 +1,4 @@
+import importlib
 import math
 from pathlib import Path
 
@@ -173,6 +174,21 @@ def test_the_iou_rule_is_argmax_where_the_labels_say_that_it_is_worse():
         assert by_rule >= by_argmax
         changed.append(not torch.equal(point.decide(logits), plain))
     assert 0 < sum(changed) < 20
+
+
+def test_what_the_rule_may_be_fitted_to(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / 'tools/benchmarks')
+    compare = importlib.import_module('iou_rule').compare
+    metric, _ = gather(folds=6)
+    rows = compare(metric, metric, [2, 6])
+    assert [row[0] for row in rows] == [2] * 5 + [6] * 5 + ['']
+    table = summaries(choosing.measured(choosing.candidates(metric), metric), metric.prior)
+    values = {row[1]: float(row[2]) for row in rows[5:]}
+    for name in ('natural', 'tau by mIoU'):
+        assert values[name] == pytest.approx(table[name]['mIoU'], abs=0.011)
+    # The same images fit and are measured.
+    assert values['IoU rule, expected'] == values['IoU rule, of these images']
+    assert values['IoU rule, counted'] >= values['natural']
 
 
 def test_the_best_estimate_gains_at_both_frequencies():
