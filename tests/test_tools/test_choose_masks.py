@@ -11,6 +11,8 @@ from tiny import ROOT
 
 from mmseg_ltmi.apis import runs
 from mmseg_ltmi.cli import main
+from mmseg_ltmi.core.posterior import IoURule
+from mmseg_ltmi.evaluation import OperatingPointMetric
 from mmseg_ltmi.evaluation.per_class import summary
 
 
@@ -35,6 +37,10 @@ def test_choose_embed_and_use(folder, tmp_path, capsys, monkeypatch, ltmi):
     torch.nn.init.normal_(runner.model.decode_head.cls_embed.weight, std=3)
     runner.train()
 
+    # The network has learned so little that its own rule would be argmax.
+    iou, union = torch.zeros(13), torch.logspace(0, -3, 13)
+    rule = IoURule(iou, union, 0.5, 0.4)
+    monkeypatch.setattr(OperatingPointMetric, 'fit', lambda *args: rule)
     files = [str(tmp_path / 'small.py'), str(tmp_path / 'iter_2.pth')]
     more = ['--class-prior', str(folder / 'prior.json')]
     embed = ['--embed', str(tmp_path / 'in.pth'), '--choose', 'IoU rule']
