@@ -33,22 +33,30 @@ def decision_areas(
     return torch.stack([intersect, predicted + labelled - intersect, predicted, labelled])
 
 
-def expected_areas(decision: Tensor, posterior: Tensor, weight: Tensor | None = None) -> Tensor:
+def expected_areas(
+    decision: Tensor,
+    posterior: Tensor,
+    weight: Tensor | None = None,
+    labelled: Tensor | None = None,
+) -> Tensor:
     """As :func:`decision_areas`, of pixels whose class is not known: the expected values.
 
     Args:
         decision: int64 (P,), classes.
         posterior: (P, C), how probable each class is; rows sum to one.
         weight: float64 (P,), pixels that each one stands for; None is one.
+        labelled: float64 (C,), the last row of the result where it is known already. It is the
+            same for every decision, and most of the work.
     """
     num_classes = posterior.shape[1]
     right = posterior.gather(1, decision[:, None])[:, 0].double()
     if weight is None:
         weight = torch.ones_like(right)
     intersect, predicted = (decision.bincount(w, num_classes) for w in (right * weight, weight))
-    # In blocks, since float64 copies of all posteriors would be large.
-    parts = zip(weight.split(BLOCK), posterior.split(BLOCK), strict=True)
-    labelled = torch.stack([w @ of.double() for w, of in parts]).sum(0)
+    if labelled is None:
+        # In blocks, since float64 copies of all posteriors would be large.
+        parts = zip(weight.split(BLOCK), posterior.split(BLOCK), strict=True)
+        labelled = torch.stack([w @ of.double() for w, of in parts]).sum(0)
     return torch.stack([intersect, predicted + labelled - intersect, predicted, labelled])
 
 

@@ -8,6 +8,8 @@ from torch import Tensor
 from .areas import BLOCK
 
 COLDEST, HOTTEST = 0.05, 20.0
+FLOOR = -1e4
+"""Of a score: a class that is ruled out has -inf."""
 
 
 def calibrating_temperature(scores: Tensor, label: Tensor, weight: Tensor | None = None) -> float:
@@ -36,6 +38,7 @@ def calibrating_temperature(scores: Tensor, label: Tensor, weight: Tensor | None
     for _ in range(20):
         slope = curvature = 0.0
         for z, own, w in parts:
+            z = z.clamp(min=FLOOR)
             p = (sharpness * z).softmax(1)
             mean = (p * z).sum(1)
             slope += float((z.gather(1, own[:, None])[:, 0] - mean).double() @ w)

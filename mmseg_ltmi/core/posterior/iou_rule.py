@@ -94,10 +94,11 @@ def fit_iou_rule(
     if not len(label):
         raise ValueError('the IoU rule needs labelled pixels, but there is none')
     weight = None if weight is None else weight.double()
+    held: Tensor | None = None
 
     def areas(decision: Tensor) -> Tensor:
         if label.is_floating_point():
-            return expected_areas(decision, label, weight)
+            return expected_areas(decision, label, weight, held)
         return decision_areas(decision, label, posterior.shape[1], weight)
 
     argmax = posterior.argmax(1)

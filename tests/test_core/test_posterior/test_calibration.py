@@ -20,6 +20,8 @@ def test_two_classes_by_hand():
     # All are right: as sharp as float32 can tell.
     assert 0.05 <= calibrating_temperature(scores, label * 0) < 0.2
     assert calibrating_temperature(scores * 0, label) == 1
+    ruled_out = torch.cat([scores, torch.full((4, 1), -math.inf)], 1)
+    assert calibrating_temperature(ruled_out, label) == pytest.approx(2 / math.log(3), rel=1e-4)
     with pytest.raises(ValueError, match='there is none'):
         calibrating_temperature(scores[:0], label[:0])
 
