@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mmseg_ltmi.core.posterior import OperatingPoint, class_scores
+from mmseg_ltmi.core.posterior import OperatingPoint
 from mmseg_ltmi.core.priors import ClassPrior
 
 from .area_rows import class_rows
-from .operating_point_metric import OperatingPointMetric
+from .operating_point_metric import OperatingPointMetric, mean_iou
 from .per_class import summary
 
 CRITERIA = {'tau by mIoU': 'mIoU', 'tau by tail mIoU': 'mIoU_tail', 'tau by mAcc': 'mAcc'}
@@ -202,13 +202,9 @@ def estimates(
             torch.stack([sample.areas(decision, factor) for sample, decision in decided]).sum(0)
             for factor in (None, as_in_training)
         )
-        return _miou(as_it_is), _miou(in_training)
+        return mean_iou(as_it_is), mean_iou(in_training)
 
     return {name: miou(name) for name in AIM_AT_MIOU if name in of_folds[0]}
-
-
-def _miou(areas: Tensor) -> float:
-    return float(class_scores(areas)[0].nanmean())
 
 
 def best_estimate(estimates: dict[str, tuple[float, float]]) -> str:

@@ -27,6 +27,11 @@ TAUS = tuple(i / 20 for i in range(21))
 MEMORY_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5)
 
 
+def mean_iou(areas: Tensor) -> float:
+    """mIoU in percent of areas (4, C), over the classes that have a label."""
+    return float(class_scores(areas)[0].nanmean())
+
+
 class DecisionRule(Protocol):
     """A decision on natural log-posteriors: an OperatingPoint, or a peer's.
 
@@ -57,9 +62,13 @@ class PosteriorSample(NamedTuple):
         scores = self.log_posterior
         return scores + memory_weight * self.memory if memory_weight else scores
 
-    def posterior(self, memory_weight: float = 0.0) -> Tensor:
+    def posterior(self, memory_weight: float = 0.0, temperature: float = 1.0) -> Tensor:
         """float32 (M, C), with a memory of this weight."""
-        return self.scores(memory_weight).softmax(1)
+        return (self.scores(memory_weight) / temperature).softmax(1)
+
+    def temperature(self, memory_weight: float = 0.0) -> float:
+        """The one that calibrates the posterior with a memory of this weight."""
+        return calibrating_temperature(self.scores(memory_weight), self.label, self.weight)
 
     def calibration(self, memory_weight: float = 0.0, bins: int = 15) -> Calibration:
         """Of the natural posterior, with a memory of this weight."""
@@ -278,12 +287,11 @@ class OperatingPointMetric(BaseMetric):
         if not self.pixels_per_image:
             raise ValueError('the IoU rule needs kept posteriors, but max_values is 0')
         sample = self.sample(lambda fold: fold != left_out)
-        scores = sample.scores(memory_weight)
-        temperature = calibrating_temperature(scores, sample.label, sample.weight)
-        posterior, calibrated = scores.softmax(1), (scores / temperature).softmax(1)
+        posterior = sample.posterior(memory_weight)
+        calibrated = sample.posterior(memory_weight, sample.temperature(memory_weight))
         rule = fit_iou_rule(posterior, calibrated, self.prior.probs(), sample.weight)
         decisions = decide_by_iou(posterior, rule.iou, rule.union), posterior.argmax(1)
-        by_rule, by_argmax = (class_scores(sample.areas(d))[0].nanmean() for d in decisions)
+        by_rule, by_argmax = (mean_iou(sample.areas(decision)) for decision in decisions)
         return rule if by_rule >= by_argmax else rule.as_argmax()
 
     def sample(self, wanted: Callable[[int], bool]) -> PosteriorSample:

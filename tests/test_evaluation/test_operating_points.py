@@ -197,6 +197,8 @@ def test_the_best_estimate_gains_at_both_frequencies():
     assert choosing.best_estimate({**found, 'IoU rule': (56.0, 42.0)}) == 'IoU rule'
     assert choosing.best_estimate({**found, 'IoU rule': (51.0, 41.05)}) == 'tau by mIoU'
     assert choosing.best_estimate({**found, 'tau by mIoU': (50.05, 41.0)}) == 'natural'
+    found['memory and IoU rule'] = (60.0, 50.0)
+    assert choosing.best_estimate(found) == 'memory and IoU rule'
 
 
 def test_a_reading_that_is_good_at_shifted_frequencies_only_is_not_chosen():
@@ -223,6 +225,7 @@ def test_a_reading_that_is_good_at_shifted_frequencies_only_is_not_chosen():
     assert not shift.drawn_alike and shift.share == pytest.approx(0.45, abs=0.02)
     chosen = choosing.best_estimate(estimates)
     as_it_is = {name: pair[0] for name, pair in estimates.items()}
+    assert as_it_is['tau by mIoU'] > 10 + as_it_is['natural']
     assert as_it_is['tau by mIoU'] > 8 + as_it_is['IoU rule'] and chosen == 'IoU rule'
 
     rules = {'IoU rule': points['IoU rule']}

@@ -25,7 +25,7 @@ from mmseg_ltmi.apis.trained_model import (
     metainfo_of,
     split_loader,
 )
-from mmseg_ltmi.core.posterior import calibrating_temperature, decide_by_iou, fit_iou_rule
+from mmseg_ltmi.core.posterior import decide_by_iou, fit_iou_rule
 from mmseg_ltmi.core.priors import ClassPrior
 from mmseg_ltmi.evaluation import OperatingPointMetric, choosing
 from mmseg_ltmi.evaluation.operating_point_metric import TAUS, PosteriorSample
@@ -88,7 +88,8 @@ def compare(
         for name, values in found.items():
             mean = torch.stack(values).mean(0)
             rows.append([number, name, *(f'{value:.2f}' for value in mean)])
-    decision = by_rule(measured, at_temperature(measured, everything), measured, prior)
+    calibrated = measured.posterior(temperature=everything.temperature())
+    decision = by_rule(measured, calibrated, measured, prior)
     of_these = scores(measured, decision, prior)
     rows.append(['', 'IoU rule, of these images', *(f'{value:.2f}' for value in of_these)])
     return rows
@@ -109,7 +110,7 @@ def decisions(
     truths = {
         'counted': sample.label,
         'expected, not calibrated': sample.posterior(),
-        'expected': at_temperature(sample, sample),
+        'expected': sample.posterior(temperature=sample.temperature()),
     }
     for name, truth in truths.items():
         found[f'IoU rule, {name}'] = by_rule(sample, truth, measured, prior)
@@ -122,12 +123,6 @@ def by_rule(
     """Decisions on ``measured`` by the rule that is fitted to the truth of ``sample``."""
     rule = fit_iou_rule(sample.posterior(), truth, prior.probs(), sample.weight)
     return decide_by_iou(measured.posterior(), rule.iou, rule.union)
-
-
-def at_temperature(sample: PosteriorSample, chosen_on: PosteriorSample) -> torch.Tensor:
-    """The posteriors of a sample, at the temperature that calibrates those of another."""
-    where = chosen_on.scores(), chosen_on.label, chosen_on.weight
-    return (sample.scores() / calibrating_temperature(*where)).softmax(1)
 
 
 def scores(sample: PosteriorSample, decision: torch.Tensor, prior: ClassPrior) -> torch.Tensor:
