@@ -39,6 +39,18 @@ def beside_lovasz(row):
     return with_head(row, loss_decode=[loss, lovasz])
 
 
+def longer(row):
+    """Twice the steps."""
+    row['change'].update(
+        param_scheduler=[
+            dict(type='LinearLR', start_factor=0.1, begin=0, end=50, by_epoch=False),
+            dict(type='PolyLR', eta_min=1e-6, power=0.9, begin=50, end=2400, by_epoch=False),
+        ],
+        train_cfg=dict(max_iters=2400, val_interval=2400),
+    )
+    return row
+
+
 _train = dict(
     type='NYUv2Dataset',
     data_root='{{$LTMI_NYU_ROOT:data/nyudv2}}',
@@ -78,4 +90,8 @@ rows = {
     'LTMI-sampling': resampled(adjusted({}, **_half), **_sampled),
     'LTMI-paste': resampled(adjusted({}, **_half), **_pasted),
     'LTMI-Lovasz': beside_lovasz(adjusted({}, **_half)),
+    # What may bring in classes that are never predicted.
+    'LTMI-tau-1': adjusted({}, tau=1.0, class_weight='inverse_sqrt'),
+    'LTMI-cosine': with_head(adjusted({}, **_half), classifier=dict(type='cosine')),
+    'LTMI-long': longer(adjusted({}, **_half)),
 }

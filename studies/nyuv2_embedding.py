@@ -21,25 +21,72 @@ def contrast(**change):
     return dict(change=dict(model=dict(decode_head=dict(contrast=change))))
 
 
+_moving_average = dict(type='DistilledEncoderDecoder', teacher=dict(type='EMA', momentum=0.99))
+_views = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='RandomResize', scale=(344, 256), ratio_range=(0.75, 1.5), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=(224, 224), cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackTwoViews'),
+]
+_fixed = dict(lr_mult=0.0, decay_mult=0.0)
 rows = {
     'LTMI': dict(),
     'no-contrast': dict(change=dict(model=dict(decode_head=dict(contrast=None)))),
     'no-own-key': contrast(loss=dict(own_key=False)),
+    'beta-0.03': contrast(loss=dict(loss_weight=0.03)),
     'beta-0.3': contrast(loss=dict(loss_weight=0.3)),
     'beta-1': contrast(loss=dict(loss_weight=1.0)),
     'width-64': contrast(projector=dict(out_channels=64)),
     'width-256': contrast(projector=dict(out_channels=256)),
     'one-layer': contrast(projector=dict(num_layers=1)),
     'queries-2048': contrast(sampler=dict(num_samples=2048)),
+    'root-draw': contrast(sampler=dict(power=0.5)),
+    'uniform-draw': contrast(sampler=dict(power=1.0)),
     'fixed-temperature': contrast(loss=dict(learn_temperature=False)),
+    'queue-16384': contrast(queue=dict(size=16384)),
+    'min-per-class-64': contrast(queue=dict(min_per_class=64)),
     # As many slots for every class, or by the root of its share, of many images each.
     'queue-alike': contrast(queue=dict(size=9984, power=0.0, max_new=8)),
     'queue-root': contrast(queue=dict(size=9984, power=0.5, max_new=8)),
+    'region-keys': contrast(region_keys=True),
+    # The FPN's level of stride 8 is contrasted, not what the classifier sees at stride 4.
+    'level-of-stride-8': dict(
+        change=dict(
+            model=dict(
+                decode_head=dict(contrast=None),
+                auxiliary_head=dict(
+                    type='LTMIFCNHead',
+                    in_channels=64,
+                    in_index=1,
+                    channels=64,
+                    num_convs=0,
+                    concat_input=False,
+                    num_classes=39,
+                    loss_decode=dict(type='LTMILoss', class_prior='nyuv2', loss_weight=0.0),
+                    contrast=dict(),
+                ),
+            )
+        )
+    ),
+    'moving-average': dict(change=dict(model=_moving_average)),
+    'second-view': dict(
+        change=dict(model=_moving_average, train_dataloader=dict(dataset=dict(pipeline=_views)))
+    ),
     'warm-up': dict(
         change=dict(custom_hooks=[dict(type='StepSeedHook'), dict(type='ContrastWarmupHook')])
     ),
     # The contrastive term beside a plain cross-entropy.
     'cross-entropy-and-contrast': dict(
         change=dict(model=dict(decode_head=dict(loss_decode=dict(tau=0.0, class_weight=None))))
+    ),
+    # A classifier of random directions that training leaves as they are, and its control.
+    'cosine': dict(change=dict(model=dict(decode_head=dict(classifier=dict(type='cosine'))))),
+    'frozen-cosine': dict(
+        change=dict(
+            model=dict(decode_head=dict(classifier=dict(type='cosine'))),
+            optim_wrapper=dict(paramwise_cfg=dict(custom_keys={'decode_head.conv_seg': _fixed})),
+        )
     ),
 }

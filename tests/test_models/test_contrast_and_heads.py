@@ -67,10 +67,19 @@ def test_samplers_draw_what_they_report():
     labels[0, :90] = 0
     labels[0, 90:99] = 1
     prior = torch.tensor([90 / 99, 9 / 99])
-    for sampler in (UniformPixelSampler(20000), ClassBalancedPixelSampler(20000)):
-        drawn = sampler(labels, prior.log())
+    root = ClassBalancedPixelSampler(20000, power=0.5)  # 10:1 becomes 3.16:1
+    for sampler, first in (
+        (UniformPixelSampler(20000), 10 / 11),
+        (root, 0.76),
+        (HardPixelSampler(20000, power=0.5), 0.76),
+        (ClassBalancedPixelSampler(20000), 0.5),
+    ):
+        drawn = sampler(labels, prior.log(), torch.zeros(1, 2, 100, 100))
         share = drawn.labels.bincount(minlength=2) / 20000
         torch.testing.assert_close(share, drawn.log_prior.exp(), atol=0.02, rtol=0)
+        assert share[0].item() == pytest.approx(first, abs=0.02)
+    with pytest.raises(ValueError, match='power is 1.5'):
+        ClassBalancedPixelSampler(power=1.5)
     empty = sampler(torch.full((1, 4, 4), 255), prior.log())
     assert (empty.labels == -1).all()
     # Told otherwise, they draw alike.

@@ -91,30 +91,58 @@ class UniformPixelSampler(nn.Module):
 
 
 class ClassBalancedPixelSampler(UniformPixelSampler):
-    """Each class of the batch equally likely, and its pixels too: a uniform distribution."""
+    """Each class of the batch equally likely, and its pixels too: a uniform distribution.
+
+    Args:
+        num_samples: N, pixels drawn from a batch (on each rank).
+        told_prior: as for UniformPixelSampler.
+        power: a class is drawn in proportion to its pixels in the batch to this power: 0 draws all
+            alike, 0.5 by the square root, 1 as UniformPixelSampler.
+
+    Raises:
+        ValueError: as UniformPixelSampler, or ``power`` outside 0..1.
+    """
+
+    def __init__(
+        self, num_samples: int = 512, told_prior: str = 'drawn', power: float = 0.0
+    ) -> None:
+        super().__init__(num_samples, told_prior)
+        if not 0 <= power <= 1:
+            raise ValueError(f'{type(self).__name__}.power is {power}: give 0 to 1')
+        self.power = power
 
     def _weights(self, labels: Tensor, num_classes: int, logits: Tensor | None) -> Tensor:
-        return _one_per_class(torch.ones_like(labels, dtype=torch.float32), labels, num_classes)
+        return self._balanced(torch.ones_like(labels, dtype=torch.float32), labels, num_classes)
+
+    def _balanced(self, weight: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+        """Scale weights so that each class's sum to its pixels to the power (label C: no class)."""
+        total = weight.new_zeros(num_classes + 1).index_add(0, labels, weight)
+        count = weight.new_zeros(num_classes + 1).index_add(0, labels, torch.ones_like(weight))
+        return weight * (count**self.power / total)[labels]
 
     def _log_prior(self, class_log_prior: Tensor) -> Tensor:
-        return _uniform(class_log_prior)
+        return (class_log_prior.exp() ** self.power).log().log_softmax(0)
 
 
 class HardPixelSampler(ClassBalancedPixelSampler):
     """Class-balanced, and within a class in proportion to ``1 - p(y|x)``, so still uniform in Y.
 
     Args:
-        num_samples: N, pixels drawn from a batch.
-        told_prior: as for UniformPixelSampler.
+        num_samples: N, pixels drawn from a batch (on each rank).
         floor: hardness of a pixel that is perfectly classified; it keeps easy pixels in play.
+        told_prior, power: as for ClassBalancedPixelSampler.
     """
 
     needs_logits = True
 
     def __init__(
-        self, num_samples: int = 512, floor: float = 0.05, told_prior: str = 'drawn'
+        self,
+        num_samples: int = 512,
+        floor: float = 0.05,
+        told_prior: str = 'drawn',
+        power: float = 0.0,
     ) -> None:
-        super().__init__(num_samples, told_prior)
+        super().__init__(num_samples, told_prior, power)
         if not floor > 0:
             raise ValueError(f'HardPixelSampler.floor must be positive, but is {floor}')
         self.floor = floor
@@ -127,14 +155,8 @@ class HardPixelSampler(ClassBalancedPixelSampler):
             )
         posterior = logits.float().softmax(1).movedim(1, -1).reshape(-1, num_classes)
         own = posterior.gather(1, labels.clamp(max=num_classes - 1)[:, None])[:, 0]
-        return _one_per_class((1 - own).clamp(min=0) + self.floor, labels, num_classes)
+        return self._balanced((1 - own).clamp(min=0) + self.floor, labels, num_classes)
 
 
 def _uniform(class_log_prior: Tensor) -> Tensor:
     return torch.full_like(class_log_prior, -math.log(class_log_prior.numel()))
-
-
-def _one_per_class(weight: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Scale the weights so that each class's sum to one (labels 0..C, C marks "no class")."""
-    total = weight.new_zeros(num_classes + 1).index_add(0, labels, weight)
-    return weight / total[labels]
