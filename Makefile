@@ -10,9 +10,10 @@ demo: .venv/.ready
 
 # First what decides most on the maintained fork, then everything on OpenMMLab's own releases, by two
 # processes of one thread each.
+test: export OMP_NUM_THREADS = 1
 test: .venv/.ready .venv-onedl/.ready
-	.venv-onedl/bin/python -m pytest -q -m smoke
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+	.venv-onedl/bin/python -m pytest -q -n 2 -m smoke
+	$(BIN)/python -m pytest -q -n 2
 
 # PLW1514: text files are UTF-8, also on Windows, whose default is another.
 lint: .venv/.lint
@@ -48,7 +49,8 @@ dist: .venv/.lint
 	$(PIP) -r requirements/dev.txt
 	touch $@
 
-.venv/.docs: .venv/.ready
+# After .lint, since pip changes one environment at a time.
+.venv/.docs: .venv/.lint
 	$(PIP) -r requirements/docs.txt
 	touch $@
 
