@@ -28,8 +28,9 @@ from mmseg_ltmi.evaluation import (
     class_rows,
     write_rows,
 )
-from mmseg_ltmi.evaluation.operating_point_metric import MEMORY_WEIGHTS, Calibration
+from mmseg_ltmi.evaluation.operating_point_metric import MEMORY_WEIGHTS
 from mmseg_ltmi.evaluation.per_class import number
+from mmseg_ltmi.evaluation.posterior_sample import Calibration
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint
 from mmseg_ltmi.models.segmentors import (
     classifier_fingerprint,

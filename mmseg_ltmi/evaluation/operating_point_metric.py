@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from mmengine.evaluator import BaseMetric
@@ -13,7 +13,6 @@ from mmseg_ltmi.core.posterior import (
     IoURule,
     OperatingPoint,
     areas_over_taus,
-    calibrating_temperature,
     class_scores,
     decide_by_iou,
     decision_areas,
@@ -22,6 +21,8 @@ from mmseg_ltmi.core.posterior import (
     labels_or_spare,
 )
 from mmseg_ltmi.core.priors import ClassPrior
+
+from .posterior_sample import PosteriorDraw, PosteriorSample
 
 TAUS = tuple(i / 20 for i in range(21))
 MEMORY_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5)
@@ -42,75 +43,6 @@ class DecisionRule(Protocol):
         """(C, H, W) to classes (H, W)."""
 
 
-class PosteriorSample(NamedTuple):
-    """Posteriors of some pixels.
-
-    Attributes:
-        log_posterior: float32 (M, C), natural, of the classifier.
-        memory: float32 (M, C), what a memory adds at weight 1; (M, 0) without one.
-        label: int64 (M,), classes.
-        weight: float32 (M,), pixels that each one stands for.
-    """
-
-    log_posterior: Tensor
-    memory: Tensor
-    label: Tensor
-    weight: Tensor
-
-    def scores(self, memory_weight: float = 0.0) -> Tensor:
-        """The log-posterior, float32 (M, C), with a memory of this weight."""
-        scores = self.log_posterior
-        return scores + memory_weight * self.memory if memory_weight else scores
-
-    def posterior(self, memory_weight: float = 0.0, temperature: float = 1.0) -> Tensor:
-        """float32 (M, C), with a memory of this weight."""
-        return (self.scores(memory_weight) / temperature).softmax(1)
-
-    def temperature(self, memory_weight: float = 0.0) -> float:
-        """The one that calibrates the posterior with a memory of this weight."""
-        return calibrating_temperature(self.scores(memory_weight), self.label, self.weight)
-
-    def calibration(self, memory_weight: float = 0.0, bins: int = 15) -> Calibration:
-        """Of the natural posterior, with a memory of this weight."""
-        posterior, weight = self.posterior(memory_weight), self.weight.double()
-        own = posterior.gather(1, self.label[:, None])[:, 0]
-        log_loss = -own.clamp(min=torch.finfo(own.dtype).tiny).log().double() @ weight
-        confidence, decision = posterior.max(1)
-        gap = (confidence.double() - (decision == self.label).double()) * weight
-        of_bin = (confidence * bins).long().clamp(max=bins - 1)
-        error = torch.zeros(bins, dtype=torch.float64).index_add_(0, of_bin, gap).abs().sum()
-        return Calibration(float(log_loss / weight.sum()), float(100 * error / weight.sum()))
-
-    def decide(self, point: OperatingPoint) -> Tensor:
-        """Classes, int64 (M,), by an operating point with a memory or without."""
-        return point.decide(self.scores(point.memory_weight).T)
-
-    def areas(self, decision: Tensor, factor: Tensor | None = None) -> Tensor:
-        """float64 (4, C), as in :func:`decision_areas`.
-
-        Args:
-            decision: int64 (M,), classes.
-            factor: (C,) how often a pixel of each class counts; None is once.
-        """
-        weight = self.weight.double()
-        if factor is not None:
-            weight = weight * factor.double()[self.label]
-        return decision_areas(decision, self.label, self.log_posterior.shape[1], weight)
-
-
-class Calibration(NamedTuple):
-    """How far a posterior can be believed.
-
-    Attributes:
-        log_loss: mean of ``-log p`` of the right class, in nats.
-        error: expected calibration error in percent, over 15 bins of the highest probability (Guo
-            et al., ICML 2017): how far that probability is from the share of right decisions.
-    """
-
-    log_loss: float
-    error: float
-
-
 class OperatingPointMetric(BaseMetric):
     """Areas at each tau, those of given rules, and a sample of the posteriors.
 
@@ -118,9 +50,7 @@ class OperatingPointMetric(BaseMetric):
     memory adds at weight 1, are measured at each weight and tau.
 
     The images are split into ``folds`` blocks of neighbours, so that frames of one clip stay
-    together. The sample bounds the memory: each image may keep its share of ``max_values / C``
-    pixels, divided among the classes that it holds, and a kept pixel stands for as many as its
-    class has there in proportion, so that sums are unbiased and rare classes are kept whole.
+    together.
 
     Args:
         prior: C classes.
@@ -129,8 +59,8 @@ class OperatingPointMetric(BaseMetric):
         folds: K.
         taus: ascending values of ``tau_test``.
         memory_weights: ascending weights of a memory to measure at each tau, above 0; () for none.
-        max_values: posteriors that are kept at most, pixels times classes; 0 keeps none, and no
-            IoU rule can be fitted.
+        max_values: posteriors that are kept at most, pixels times classes, by a PosteriorDraw; 0
+            keeps none, and no IoU rule can be fitted.
         ignore_index: label that takes no part.
         seed: of the sample.
 
@@ -171,20 +101,14 @@ class OperatingPointMetric(BaseMetric):
         super().__init__(collect_device='cpu', prefix='operating_point')
         if not 1 <= folds <= num_images:
             raise ValueError(f'folds={folds} of {num_images} images: use 1 to {num_images}')
-        if 0 < max_values < num_images * prior.num_classes:
-            raise ValueError(
-                f'max_values={max_values} has no room for a pixel of each of {num_images} images, '
-                f'{prior.num_classes} values each: give {num_images * prior.num_classes} or more'
-            )
         self.prior = prior
         self.log_prior = prior.log_probs()
         self.rules = dict(rules or {})
         self.folds = folds
         self.taus = tuple(taus)
         self.memory_weights = tuple(memory_weights)
-        self.pixels_per_image = max_values // prior.num_classes // num_images
         self.ignore_index = ignore_index
-        self.generator = torch.Generator().manual_seed(seed)
+        self.draw = PosteriorDraw(prior.num_classes, num_images, max_values, seed)
         self._samples: list[PosteriorSample] = []
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
@@ -211,25 +135,7 @@ class OperatingPointMetric(BaseMetric):
                 decision = rule.decide(at(getattr(rule, 'memory_weight', 0.0))).flatten()
                 areas.append(decision_areas(decision, known, len(logits))[None])
             # Exact, and half of float64: there is one for every image.
-            self.results.append((torch.cat(areas).cpu().int(), self._drawn(logits, memory, known)))
-
-    def _drawn(self, logits: Tensor, memory: Tensor, label: Tensor) -> PosteriorSample:
-        if not self.pixels_per_image:
-            nothing = torch.empty(0, len(logits))
-            return PosteriorSample(
-                nothing, torch.empty(0, len(memory)), label[:0].cpu(), torch.empty(0)
-            )
-        place = (label < len(logits)).nonzero()[:, 0]
-        label = label[place]
-        count = label.bincount(minlength=self.prior.num_classes)
-        room = self.pixels_per_image / (count > 0).sum().clamp(min=1)
-        chance = (room / count[label]).clamp(max=1)
-        draw = torch.rand(len(chance), generator=self.generator).to(chance.device)
-        kept = draw < chance
-        scores = logits.flatten(1)[:, place[kept]].float().log_softmax(0).T
-        added = memory.flatten(1)[:, place[kept]].float().T
-        weight = 1 / chance[kept]
-        return PosteriorSample(scores.cpu(), added.cpu(), label[kept].cpu(), weight.cpu())
+            self.results.append((torch.cat(areas).cpu().int(), self.draw(logits, memory, known)))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Nothing to log: the attributes are the result. ``results`` are those of all ranks."""
@@ -284,7 +190,7 @@ class OperatingPointMetric(BaseMetric):
         Raises:
             ValueError: nothing was kept, or no label of a class.
         """
-        if not self.pixels_per_image:
+        if not self.draw.pixels_per_image:
             raise ValueError('the IoU rule needs kept posteriors, but max_values is 0')
         sample = self.sample(lambda fold: fold != left_out)
         posterior = sample.posterior(memory_weight)
@@ -298,7 +204,7 @@ class OperatingPointMetric(BaseMetric):
         """The kept pixels of the folds that are wanted."""
         folds = self._fold_of_images().tolist()
         parts = [part for part, fold in zip(self._samples, folds, strict=True) if wanted(fold)]
-        return PosteriorSample(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        return PosteriorSample.joined(parts)
 
 
 def _place(value: float, values: Sequence[float]) -> int:

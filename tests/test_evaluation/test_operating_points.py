@@ -15,7 +15,7 @@ from mmseg_ltmi.core.posterior import (
     iou_scores,
 )
 from mmseg_ltmi.evaluation import OperatingPointMetric, RankSEGRule, choosing
-from mmseg_ltmi.evaluation.operating_point_metric import PosteriorSample
+from mmseg_ltmi.evaluation.posterior_sample import PosteriorSample
 
 
 def as_sample(logits, label):
@@ -341,7 +341,7 @@ def test_too_little_room_for_the_sample():
     prior = ClassPrior([80, 15, 5])
     with pytest.raises(ValueError, match='max_values=17 .* 6 images, 3 values each: give 18 or'):
         OperatingPointMetric(prior, 6, max_values=17)
-    assert OperatingPointMetric(prior, 6, max_values=18).pixels_per_image == 1
+    assert OperatingPointMetric(prior, 6, max_values=18).draw.pixels_per_image == 1
     with pytest.raises(ValueError, match='max_values is 0'):
         gather(max_values=0)[0].fit()
 

@@ -28,7 +28,8 @@ from mmseg_ltmi.apis.trained_model import (
 from mmseg_ltmi.core.posterior import decide_by_iou, fit_iou_rule
 from mmseg_ltmi.core.priors import ClassPrior
 from mmseg_ltmi.evaluation import OperatingPointMetric, choosing
-from mmseg_ltmi.evaluation.operating_point_metric import TAUS, PosteriorSample
+from mmseg_ltmi.evaluation.operating_point_metric import TAUS
+from mmseg_ltmi.evaluation.posterior_sample import PosteriorSample
 from mmseg_ltmi.models.segmentors import last_head
 
 DRAWS = 5
