@@ -163,7 +163,8 @@ def _test(parser: argparse.ArgumentParser) -> None:
         '--tau-test',
         type=float,
         metavar='TAU',
-        help="how scores are read, 0 natural and 1 balanced; default: the config's",
+        help='how scores are read, 0 natural and 1 balanced, whatever operating point the config '
+        "or the checkpoint has; default: the config's",
     )
     parser.add_argument(
         '--operating-point',
@@ -311,7 +312,7 @@ def _choose(parser: argparse.ArgumentParser) -> None:
         choices=CHOICES,
         default='auto',
         help='what is written; all are measured. default: auto, the one with the best '
-        'mIoU on folds of the selection split, also at the class frequencies of training',
+        'mIoU on folds of the selection split, also at the frequencies of the class prior',
     )
     parser.add_argument(
         '--memory', type=Path, metavar='FILE', help='of mmseg-ltmi memory: measure its weights too'
@@ -408,9 +409,10 @@ def _browse(parser: argparse.ArgumentParser) -> None:
 
 
 EXPLAIN = """
-Rarest first. 'missed' is the share of a class's pixels that are predicted as others, 'false' that
-of its predictions that are others' pixels; 'near' is the share of both kinds of error that lie at
-most --width pixels from where the label changes, and 'IoU away' leaves those pixels out."""
+The decision is the natural one, or that of --operating-point. Rarest class first. 'missed' is the
+share of a class's pixels that are predicted as others, 'false' that of its predictions that are
+others' pixels; 'near' is the share of both kinds of error that lie at most --width pixels from
+where the label changes, and 'IoU away' leaves those pixels out."""
 
 
 def _explain(parser: argparse.ArgumentParser) -> None:
@@ -425,6 +427,9 @@ def _explain(parser: argparse.ArgumentParser) -> None:
         help='pixels on each side of a boundary; default: 3',
     )
     _add_class_prior(parser)
+    parser.add_argument(
+        '--operating-point', metavar='FILE', help='of mmseg-ltmi choose; default: natural'
+    )
     parser.add_argument(
         '--json', type=Path, metavar='FILE', help='write the figures to this .json file'
     )

@@ -1,4 +1,4 @@
-"""Tells metrics the prior of the model that they judge, by mmengine's MessageHub."""
+"""Tells metrics the prior and the reading of the model that predicts, by mmengine's MessageHub."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from mmseg_ltmi.core.priors import ClassPrior
 
 ENTRY = 'class_prior'
 MOVES = 'class_prior_is_online'
+READING = 'reading_shift'
 
 
 def announce_prior(prior: ClassPrior | Tensor, is_online: bool = False) -> None:
@@ -33,6 +34,28 @@ def announced_prior(num_classes: int) -> ClassPrior | None:
     if not isinstance(found, ClassPrior) or found.num_classes != num_classes:
         return None
     return found
+
+
+def announce_reading(shift: Tensor) -> None:
+    """Called by what reads scores.
+
+    Args:
+        shift: float32 (C,), what is added to the natural log-posterior; NaN where the scores do not
+            tell the natural one.
+    """
+    MessageHub.get_current_instance().update_info(READING, shift, resumed=False)
+
+
+def announced_reading(num_classes: int) -> Tensor | None:
+    """What was added to the scores of the model that predicted last; None if nobody said so."""
+    found = MessageHub.get_current_instance().runtime_info.get(READING)
+    return found if isinstance(found, Tensor) and found.shape == (num_classes,) else None
+
+
+def forget_announcements() -> None:
+    """Called when another evaluation begins, which may be of another model."""
+    for entry in (ENTRY, MOVES, READING):
+        MessageHub.get_current_instance().runtime_info.pop(entry, None)
 
 
 def announced_prior_moves() -> bool:

@@ -2,10 +2,10 @@ import os
 
 import pytest
 import torch
-from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 
 import mmseg_ltmi  # noqa: F401  before mmseg.models, which needs its stand-in for compiled ops
+from mmseg_ltmi.prior_message import forget_announcements
 
 if not torch.cuda.is_available():
     # Triton asks when it is imported, and then runs kernels without a GPU.
@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items):
 def default_scope():
     """A Runner leaves its scope behind, in which the next test would look for models.
 
-    A head that predicted leaves its prior, which the next test's metrics would take.
+    A model that predicted leaves its prior and reading, which the next test's metrics would take.
     """
     init_default_scope('mmseg')
-    MessageHub.get_current_instance().runtime_info.pop('class_prior', None)
+    forget_announcements()

@@ -101,7 +101,7 @@ class Choice:
         if self.memory is not None:
             header.insert(1, 'memory')
         if self.estimates:
-            header += ['mIoU of folds', "at training's frequencies"]
+            header += ['mIoU of folds', "at the prior's frequencies"]
         table = PrettyTable(header, align='r')
         table.align['operating point'] = 'l'
         table.title = self.title
@@ -187,7 +187,7 @@ def choose(
             both splits have the same images, as in a data set without labels for testing.
         choice: the candidate that is chosen, one of CHOICES; all are measured. 'auto' takes the one
             whose mIoU, cross-fitted on the split that chooses, gains most over the natural argmax,
-            both as the classes are there and at training's class frequencies.
+            both as the classes are there and at the frequencies of the class prior.
         rankseg: measure the peer RankSEG too, of the package rankseg.
         class_prior: as for LogitAdjustedLoss; None takes the model's, or that of a metric.
         max_values: posteriors that are kept for the fit of the IoU rule, pixels times classes.
@@ -195,7 +195,7 @@ def choose(
         progress: show progress bars on stderr.
         options: values of the config by dotted key.
         warn: is told where the two splits have images in common, and where the classes of the split
-            that chooses are not as frequent as in training.
+            that chooses are not as frequent as in the class prior.
 
     Raises:
         OSError: a file that is not there.
@@ -315,10 +315,10 @@ def _shift_warning(
     prior, labelled = selection.prior, selection.image_labels.sum(0)
     shares = 100 * labelled[shift.most] / labelled.sum(), 100 * prior.probs(0)[shift.most]
     return (
-        f'the classes of the {split} split are not as frequent as in training: {shift.share:.0%} '
-        f'of its pixels are of other classes, by chance it would be {shift.by_chance:.0%} '
-        f'({prior.names[shift.most]}: {shares[0]:.1f} % of the pixels, in training '
-        f'{shares[1]:.1f} %). What is chosen on it serves images like these'
+        f'the classes of the {split} split are not as frequent as in the class prior: '
+        f'{shift.share:.0%} of its pixels are of other classes, by chance it would be '
+        f'{shift.by_chance:.0%} ({prior.names[shift.most]}: {shares[0]:.1f} % of the pixels, in '
+        f'the prior {shares[1]:.1f} %). What is chosen on it serves images like these'
     )
 
 

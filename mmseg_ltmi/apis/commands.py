@@ -230,6 +230,7 @@ def explain(args: argparse.Namespace) -> int:
         args.split,
         args.width,
         args.class_prior,
+        args.operating_point,
         progress=True,
         options=_options_of(args),
     )

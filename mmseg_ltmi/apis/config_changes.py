@@ -122,7 +122,7 @@ def set_reading(
     """Let a config's model, and its test-time augmentation, read scores at an operating point.
 
     mmsegmentation's own become those that do, without the two arguments as well: a checkpoint may
-    carry an operating point.
+    carry an operating point. ``tau_test`` stands in the place of one.
 
     Raises:
         ValueError: ``tau_test`` and the config's last head is no LTMI head, or ``operating_point``
@@ -145,6 +145,8 @@ def set_reading(
             f"'LTMI{name}' with class_prior=..., or evaluate with LogitAdjustmentSweep"
         )
     head['tau_test'] = tau_test
+    if operating_point is None and is_a(MODELS, cfg.model['type'], ScoreReadingMixin):
+        cfg.model['operating_point'] = False  # neither the config's nor the checkpoint's
 
 
 def set_per_class_file(cfg: Config, file: str | Path) -> None:

@@ -54,10 +54,14 @@ def explain(
     split: str = 'test',
     width: int = 3,
     class_prior: Any = None,
+    operating_point: str | Path | None = None,
     progress: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> Explanation:
     """Find what the classes are taken for, and how much of it happens along boundaries.
+
+    The decision is the natural one, also where the config or the checkpoint has an operating point,
+    or that of ``operating_point``.
 
     Args:
         config: a file, or a Config.
@@ -65,20 +69,26 @@ def explain(
         split: 'train', 'val' or 'test'.
         width: pixels on each side of a boundary that count as near.
         class_prior: as for LogitAdjustedLoss; None takes the model's, or that of a metric.
+        operating_point: file of :func:`mmseg_ltmi.apis.choose`.
         progress: show a progress bar on stderr.
         options: values of the config by dotted key.
 
     Raises:
         OSError: a file that is not there.
-        ValueError: a checkpoint of another model, no such split, no labels in it, no class prior.
+        ValueError: a checkpoint of another model, no such split, no labels in it, no class prior,
+            an operating point of another model.
     """
     cfg = read_config(config, options)
-    model = load_model(cfg, checkpoint)
+    model: Any = load_model(cfg, checkpoint)
+    reading = 'natural reading'
+    if operating_point is not None:
+        model.set_operating_point(operating_point)
+        reading = f'read at {operating_point}'
     loader = split_loader(cfg, split)
     prior = class_prior_of(class_prior, cfg, model, metainfo_of(loader.dataset))
     metric = ConfusionMetric(prior.num_classes, width, last_head(model).ignore_index)
     measure(model, loader, metric, f'evaluating the {split} split', progress)
-    title = f'{split} split, %, near is within {width} pixels of a boundary'
+    title = f'{split} split, {reading}, %, near is within {width} pixels of a boundary'
     return Explanation(explain_confusion(metric.confusion, prior.names), prior, title)
 
 

@@ -26,6 +26,7 @@ from mmseg_ltmi.core.priors.dataset_parts import unwrapped
 from mmseg_ltmi.core.priors.label_histogram import LABEL_MAPS
 from mmseg_ltmi.core.priors.label_space import check_trained_on
 from mmseg_ltmi.core.progress import progress_bar
+from mmseg_ltmi.datasets import RareClassDataset
 from mmseg_ltmi.engine.hooks.run_checks import check_ignore_index
 from mmseg_ltmi.evaluation.metric_prior import check_classes, check_reading
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint, trained_labels
@@ -35,8 +36,8 @@ from mmseg_ltmi.models.segmentors.ltmi_segmentors import unknown_prior
 from .config_changes import is_a, unwrapped_configs, with_operating_point
 from .empty_split import naming_empty_split
 
-# What shows each image of its data set at least once; another wrapper may choose among them.
-REPEATING = (RepeatDataset, ClassBalancedDataset, MultiImageMixDataset)
+# What repeats or draws the images of its data set; another wrapper may choose among them.
+REPEATING = (RepeatDataset, ClassBalancedDataset, MultiImageMixDataset, RareClassDataset)
 
 
 def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
@@ -112,7 +113,8 @@ def _is_needed(name: str) -> bool:
 def split_dataset(cfg: Config, split: str) -> Any:
     """The config of a split's data set, in which each image is there once.
 
-    What repeats images is left out, and the train split takes the pipeline of the test split.
+    What repeats or draws images is left out, and the train split takes the pipeline of the test
+    split.
 
     Raises:
         ValueError: the config has no such split.

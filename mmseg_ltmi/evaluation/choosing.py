@@ -190,7 +190,7 @@ def estimates(
         of_folds: of :func:`candidates_of_folds`.
     """
     labelled = metric.image_labels.sum(0)
-    as_in_training = (metric.prior.probs(0) / (labelled / labelled.sum())).clamp(max=10)
+    as_in_prior = (metric.prior.probs(0) / (labelled / labelled.sum())).clamp(max=10)
     samples = [metric.sample(fold.__eq__) for fold in range(metric.folds)]
 
     def miou(name: str) -> tuple[float, float]:
@@ -198,11 +198,11 @@ def estimates(
             (sample, sample.decide(points[name]))
             for sample, points in zip(samples, of_folds, strict=True)
         ]
-        as_it_is, in_training = (
+        as_it_is, in_prior = (
             torch.stack([sample.areas(decision, factor) for sample, decision in decided]).sum(0)
-            for factor in (None, as_in_training)
+            for factor in (None, as_in_prior)
         )
-        return mean_iou(as_it_is), mean_iou(in_training)
+        return mean_iou(as_it_is), mean_iou(in_prior)
 
     return {name: miou(name) for name in AIM_AT_MIOU if name in of_folds[0]}
 
@@ -224,12 +224,12 @@ def best_estimate(estimates: dict[str, tuple[float, float]]) -> str:
 
 
 class FrequencyShift(NamedTuple):
-    """How far a split's class frequencies are from those of training.
+    """How far a split's class frequencies are from those of a prior.
 
     Attributes:
         share: of the pixels that would have to be of other classes, 0..1: the total variation
             distance.
-        by_chance: what is expected of so many images that are drawn as those of training.
+        by_chance: what is expected of so many images that are drawn as those of the prior.
         most: the class whose share differs most.
     """
 
@@ -239,7 +239,7 @@ class FrequencyShift(NamedTuple):
 
     @property
     def drawn_alike(self) -> bool:
-        """Whether it is no more than three times what chance makes.
+        """Whether the difference is at most three times what chance makes of so many images.
 
         For CamVid's drives it is 7 to 24 times that, for NYUv2's val and test split twice
         (docs/experiments/nyuv2.md).
@@ -248,7 +248,7 @@ class FrequencyShift(NamedTuple):
 
 
 def frequency_shift(image_labels: Tensor, prior: ClassPrior) -> FrequencyShift:
-    """Compare the label pixels of images (images, C) with the prior of training."""
+    """Compare the label pixels of images (images, C) with a prior."""
     pixels = image_labels.double()
     total, number = pixels.sum(), len(pixels)
     share = pixels.sum(0) / total

@@ -10,10 +10,11 @@ from mmengine.logging import MMLogger, print_log
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from prettytable import PrettyTable
+from torch import Tensor
 
 from mmseg_ltmi.core.posterior import areas_over_taus
 from mmseg_ltmi.core.priors import ClassPrior
-from mmseg_ltmi.prior_message import announced_prior
+from mmseg_ltmi.prior_message import announced_prior, announced_reading
 
 from .area_rows import class_rows
 from .metric_prior import check_log_prior, read_metric_prior
@@ -32,8 +33,9 @@ from .per_class import (
 class LogitAdjustmentSweep(IoUMetric):
     """mIoU, mAcc and the groups at several ``tau_test``, as LongTailIoUMetric has them.
 
-    It reads ``seg_logits`` as the natural log-posterior, which LTMI heads give at their default
-    ``tau_test=0`` and stock heads trained with plain cross-entropy always give.
+    It takes the natural log-posterior from ``seg_logits``, whatever ``tau_test`` or operating point
+    the model of this package is read at; those of other models are taken for it, as those of stock
+    heads trained with plain cross-entropy are.
 
     Args:
         class_prior: as for LogitAdjustedLoss; None takes that of the LTMI head that predicts.
@@ -42,7 +44,8 @@ class LogitAdjustmentSweep(IoUMetric):
         kwargs: as for IoUMetric.
 
     Raises:
-        ValueError: in the evaluation, no prior is known, or it differs from that of the LTMI head.
+        ValueError: in the evaluation, no prior is known, or it differs from that of the LTMI head,
+            or a ``tau_test`` acts on the queries of a mask classifier.
     """
 
     default_prefix = 'sweep'
@@ -59,6 +62,7 @@ class LogitAdjustmentSweep(IoUMetric):
         self.class_prior = class_prior
         self._prior: ClassPrior | None = None
         self._log_prior = torch.empty(0)
+        self._reading: Tensor | None = None
         self.taus = tuple(sorted(taus))
         self.per_class_file = per_class_file
 
@@ -83,6 +87,7 @@ class LogitAdjustmentSweep(IoUMetric):
         num_classes = len(self.dataset_meta['classes'])
         if not self.results:  # once an evaluation
             self._log_prior = self.prior().log_probs()
+            self._reading = self._announced_reading(num_classes)
         for sample in data_samples:
             logits = sample['seg_logits']['data'].float()
             if logits.shape[0] != num_classes:
@@ -90,12 +95,25 @@ class LogitAdjustmentSweep(IoUMetric):
                     f'LogitAdjustmentSweep needs a score per class: the head gives '
                     f'{logits.shape[0]} channels for {num_classes} classes'
                 )
+            if self._reading is not None:
+                logits = logits - self._reading.to(logits)[:, None, None]
             label = sample['gt_sem_seg']['data'].squeeze().to(logits.device)
             areas = areas_over_taus(
                 logits, label.long(), self._log_prior, self.taus, self.ignore_index
             )
             # Exact, and a quarter of float64: there is one for every image.
             self.results.append(areas.cpu().int())
+
+    def _announced_reading(self, num_classes: int) -> Tensor | None:
+        reading = announced_reading(num_classes)
+        if reading is None or not reading.any():
+            return None
+        if reading.isnan().any():
+            raise ValueError(
+                "LogitAdjustmentSweep needs natural scores, but tau_test acts on the model's "
+                "queries: set tau_test=0, or shift_at='map', or leave the metric out"
+            )
+        return reading
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """``tau<value>/mIoU``, ``/mAcc``, ``/mIoU_tail``, ... in percent."""

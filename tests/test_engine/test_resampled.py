@@ -1,5 +1,7 @@
 """Runs whose train set is resampled: which prior they have, and which scores they read."""
 
+import copy
+
 import pytest
 import torch
 from mmengine.runner import Runner
@@ -10,7 +12,7 @@ from tiny import COUNTS, batch, demo_run, segmentor
 from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.apis.count import count
 from mmseg_ltmi.core.priors import PriorBuffer, count_as_trained
-from mmseg_ltmi.engine.hooks.run_checks import resampled_anyway
+from mmseg_ltmi.engine.hooks.run_checks import reads_resampled, resampled_anyway
 from mmseg_ltmi.prior_message import announced_prior
 
 
@@ -169,6 +171,40 @@ def test_scores_are_read_for_the_images_of_the_test(root):
     bare = MODELS.build(segmentor(head=head))
     bare.load_state_dict(model.state_dict())
     torch.testing.assert_close(bare.decode_head.score_reader.natural_shift, reader.natural_shift)
+
+
+def test_scores_without_a_stated_shift_are_brought_to_the_test_prior(root):
+    pi_train = [20, 20, 30, 30]
+    loss = dict(type='SoftmaxFocalLoss')
+    head = dict(loss_decode=loss, contrast=None, class_prior=pi_train, test_prior=COUNTS)
+    model = MODELS.build(segmentor(head=head))
+    want = ClassPrior(COUNTS).log_probs() - ClassPrior(pi_train).log_probs()
+    for _ in range(2):
+        model.loss(*batch())
+        torch.testing.assert_close(model.decode_head.score_reader.natural_shift, want)
+
+
+def test_a_test_prior_needs_that_of_training(root):
+    loss = dict(type='CrossEntropyLoss')
+    head = dict(loss_decode=loss, contrast=None, test_prior=COUNTS)
+    model = MODELS.build(segmentor(head=head))
+    with pytest.raises(ValueError, match='LTMIFCNHead has test_prior, but not the prior of train'):
+        model.loss(*batch())
+
+
+def test_a_stock_head_and_a_head_that_does_not_predict(root):
+    """The reading is that of the head that predicts."""
+    sampled_set, own = DATASETS.build(sampled()), dict(test_prior=raw())
+    stock = MODELS.build(segmentor(ltmi=False))
+    text = reads_resampled(stock.decode_head, sampled_set)
+    assert 'make the head LTMIFCNHead and give decode_head.test_prior' in text
+    cfg = config(count_as_trained(sampled_set, 8).prior.to_dict(), sampled(), own)
+    cfg.model.auxiliary_head = copy.deepcopy(cfg.model.decode_head)
+    del cfg.model.auxiliary_head['test_prior']
+    cfg.log_level = 'WARNING'
+    Runner.from_cfg(cfg).train()
+    (log,) = root.glob('work/*/*.log')
+    assert 'resampled' not in log.read_text()
 
 
 def test_a_test_prior_that_cannot_be_meant(root):

@@ -10,6 +10,7 @@ from mmseg.evaluation import IoUMetric
 
 from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.evaluation import LogitAdjustmentSweep, LongTailIoUMetric, class_rows
+from mmseg_ltmi.prior_message import announce_reading
 
 CLASSES = ('a', 'b', 'c', 'd')
 
@@ -102,6 +103,17 @@ def test_sweep_equals_argmax_at_each_tau():
         plain = evaluate(LongTailIoUMetric(class_prior=counts, per_class_file=None), read)
         for key in ('mIoU', 'mAcc', 'mIoU_tail', 'mAcc_head', 'fwIoU'):
             assert swept[f'sweep/tau{tau}/{key}'] == pytest.approx(plain[key], abs=0.011)
+    # Whatever the scores were read at.
+    shift = torch.tensor([0.0, 1.0, 2.0, -3.0])
+    announce_reading(shift)
+    read = [
+        sample([[0]], y.tolist(), s + shift[:, None, None])
+        for y, s in zip(labels, logits, strict=True)
+    ]
+    assert evaluate(LogitAdjustmentSweep(counts, taus=(1, 0, 0.5)), read) == swept
+    announce_reading(torch.full((4,), torch.nan))
+    with pytest.raises(ValueError, match="tau_test acts on the model's queries: set tau_test=0"):
+        evaluate(LogitAdjustmentSweep(counts), read)
 
 
 @pytest.mark.parametrize('metric', [LongTailIoUMetric, LogitAdjustmentSweep])

@@ -26,6 +26,7 @@ from mmseg_ltmi.models.decode_heads import (
     UNSUPPORTED_HEADS,
     ltmi_head,
 )
+from mmseg_ltmi.models.segmentors import classifier_fingerprint
 
 CONFIGS = Path(mmseg.__file__).parent / '.mim/configs'
 TABLE = Path(__file__).parents[2] / 'docs/heads.md'
@@ -151,8 +152,10 @@ def check_head(name):
     contrasted = [head for _, head in heads_of(model) if head.contrast is not None]
     assert contrasted and all(head.contrast.queue.fill() > 0 for head in contrasted)
 
+    trained = classifier_fingerprint(model)
+    assert trained not in ('', classifier_fingerprint(plain))
     missing, _ = plain.load_state_dict(model.state_dict(), strict=False)
-    assert not missing
+    assert not missing and classifier_fingerprint(plain) == trained
     metas = [sample.metainfo for sample in samples]
     with torch.no_grad():
         ours = model.eval().encode_decode(inputs, metas)
@@ -168,6 +171,8 @@ def check_head(name):
         with torch.no_grad():
             stock = plain.encode_decode(inputs, metas)
         torch.testing.assert_close(stock, ours, atol=1e-3, rtol=1e-3)
+    model.load_state_dict(plain.state_dict(), strict=False)  # without a reader: of a stock head
+    assert not head.score_reader.natural_shift.any()
 
 
 def test_k_net():

@@ -528,6 +528,9 @@ def test_an_operating_point_and_the_iou_rule():
     common = tuple('abcd'), tuple(model.decode_head.log_prior.tolist())
     tau = OperatingPoint('tau', *common, tau=0.8)
     torch.testing.assert_close(predictions(model, point=tau), predictions(model, tau=0.8))
+    # It was chosen on the map, so it acts there.
+    at_queries = predictions(model, point=tau, shift_at='queries')
+    torch.testing.assert_close(at_queries, predictions(model, point=tau))
     rule = OperatingPoint('iou', *common, iou=(0.9, 0.0, 0.0, 0.0), union=(0.9, 0.1, 0.1, 0.1))
     model.reader.set_point(rule)
     with torch.no_grad():

@@ -119,15 +119,18 @@ def test_other_dtypes_decide_the_same(ltmi, dtype):
         assert (predict(net, IMAGE).pred_sem_seg.data == expected).float().mean() > 0.97
 
 
-def test_views_are_averaged_before_the_decision():
-    net = model(RULE)
+@pytest.mark.parametrize('point', [None, RULE])
+def test_views_are_averaged_before_the_decision(point):
+    net = model(point)
     tta = MODELS.build(dict(type='LTMISegTTAModel', module=net))
     views = [predict(net, IMAGE + 0.5 * i) for i in range(2)]
     for view in views:
         view.set_metainfo(dict(img_path='a.png'))
-    merged = tta.merge_preds([views])[0]
     mean = torch.stack([view.seg_logits.data.softmax(0) for view in views]).mean(0)
-    assert (merged.pred_sem_seg.data == RULE.scores(mean.log()).argmax(0)).float().mean() > 0.999
+    merged = tta.merge_preds([views])[0]
+    torch.testing.assert_close(merged.seg_logits.data, mean.log())
+    scores = mean if point is None else point.scores(mean.log())
+    assert (merged.pred_sem_seg.data == scores.argmax(0)).float().mean() > 0.999
 
 
 def test_bad_input():

@@ -73,7 +73,7 @@ def told():
 @pytest.fixture
 def warn(told):
     """Keeps what is told of images, but not of frequencies: six images differ by chance."""
-    return lambda text: None if 'as frequent as in training' in text else told.append(text)
+    return lambda text: None if 'as frequent as in the class prior' in text else told.append(text)
 
 
 def test_the_images_count_and_not_the_names_of_the_splits(folder, cfg, told, warn):
@@ -111,14 +111,14 @@ def test_the_default_choice_says_what_it_went_by(folder, cfg):
     assert found.name in found.estimates and found.point.report['choice'] == found.name
     assert choosing.best_estimate(found.estimates) == found.name
     header, row = (found.table.splitlines()[i] for i in (3, 5))
-    assert 'mIoU of folds' in header and "at training's frequencies" in header
+    assert 'mIoU of folds' in header and "at the prior's frequencies" in header
     assert [float(v) for v in row.split('|')[-3:-1]] == pytest.approx(
         found.estimates['natural'], abs=0.01
     )
     assert not told
     choose(cfg, folder / 'small.pth', choice='natural', class_prior=[1] * 13, warn=told.append)
     assert len(told) == 1 and 'the classes of the val split are not as frequent as' in told[0]
-    assert 'in training 7.7 %' in told[0]
+    assert 'in the prior 7.7 %' in told[0]
     named = choose(cfg, folder / 'small.pth', choice='natural', warn=told.append)
     assert not named.estimates and 'mIoU of folds' not in named.table
     cfg.val_dataloader.dataset.indices = [0]  # not to be divided
@@ -246,7 +246,7 @@ def test_explain_classes(folder, cfg, capsys):
     command = [sys.executable, '-W', 'ignore', tool, *files, '--json', file, '--work-dir', 'none']
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert 'test split, %, near is within 3 pixels' in done.stdout
+    assert 'test split, natural reading, %, near is within 3 pixels' in done.stdout
     rows = {row['class']: row['IoU'] for row in json.loads(file.read_text())}
     miou(cfg, folder / 'small.pth', folder)
     for row in json.loads((folder / 'rows.json').read_text()):

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..buffer_dtype import KeepBufferDtype
 from ..contrast.projection_head import ProjectionHead
 from ..losses.functional import at_least_float32
 
@@ -36,7 +37,7 @@ class KeyOrigins(NamedTuple):
     position: Tensor
 
 
-class ClassMemory(nn.Module):
+class ClassMemory(KeepBufferDtype):
     """Reads a pixel's class from embedded pixels of the train set.
 
     ``log p(z|c) = log sum_j w_j exp(q.k_j / T)`` over the keys of class c, whose shares ``w_j`` sum

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+CROSS_ENTROPIES = ('CrossEntropyLoss', 'OhemCrossEntropy')
+
 
 def natural_shift_of(loss: nn.Module, num_classes: int) -> Tensor | None:
     """The per-class shift that turns raw scores into the natural log-posterior.
@@ -15,8 +17,8 @@ def natural_shift_of(loss: nn.Module, num_classes: int) -> Tensor | None:
     for plain cross-entropy. A class of weight zero is not learned: it gets the smallest shift.
 
     Args:
-        loss: a loss module: one that states ``natural_shift()``, or mmsegmentation's or torch's
-            CrossEntropyLoss.
+        loss: a loss module: one that states ``natural_shift()``, mmsegmentation's or torch's
+            CrossEntropyLoss, or mmsegmentation's OhemCrossEntropy.
         num_classes: C.
 
     Returns:
@@ -29,7 +31,7 @@ def natural_shift_of(loss: nn.Module, num_classes: int) -> Tensor | None:
     stated = getattr(loss, 'natural_shift', None)
     if callable(stated):
         return stated()
-    if type(loss).__name__ != 'CrossEntropyLoss' or getattr(loss, 'use_sigmoid', False):
+    if type(loss).__name__ not in CROSS_ENTROPIES or getattr(loss, 'use_sigmoid', False):
         return None
     class_weight = getattr(loss, 'class_weight', getattr(loss, 'weight', None))
     if class_weight is None:

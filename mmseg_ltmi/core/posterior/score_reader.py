@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..buffer_dtype import KeepBufferDtype
 from ..state_dict_hooks import after_load, before_load, keep_own_where_absent
 from .class_memory import ClassMemory
 from .iou_rule import iou_scores
@@ -18,7 +19,7 @@ IS_READ = 'is_read'
 """In torch's metadata of a state dict, where the reader would be: the scores hold their shift."""
 
 
-class ScoreReader(nn.Module):
+class ScoreReader(KeepBufferDtype):
     """Raw scores to the natural posterior, and from there to a decision.
 
     Raw scores plus ``natural_shift`` are the natural log-posterior. Its argmax is the decision,
@@ -29,7 +30,8 @@ class ScoreReader(nn.Module):
     in testing, before any of that (docs/method.md).
 
     What is known is in buffers, so that a checkpoint carries its own meaning. Where a checkpoint
-    has none of them, they stay as they are. They stay float32, also in a model of half precision.
+    has none of them, they stay as they are. They stay float32, also in a model of half precision:
+    the union of a rare class is 0 in float16.
 
     Args:
         num_classes: C.
@@ -66,6 +68,7 @@ class ScoreReader(nn.Module):
         self.register_buffer('point_shift', torch.zeros(num_classes))
         # Kept as flags, so that no step waits for the device to answer.
         self.has_iou_rule = self.has_point = self.has_shift = False
+        self._is_set = False  # also to a point that is the natural reading
         self.has_segmentor = False  # one that decides by the IoU rule sets it
         self.memory: ClassMemory | None = None
         before_load(self, _prepare_memory)
@@ -131,6 +134,7 @@ class ScoreReader(nn.Module):
         else:
             self.iou.copy_(torch.tensor(point.iou))
             self.union.copy_(torch.tensor(point.union))
+        self._is_set = True
         self._update_flags()
 
     def set_memory(self, memory: ClassMemory, weight: float) -> None:
@@ -156,6 +160,7 @@ class ScoreReader(nn.Module):
     def reset_point(self) -> None:
         """Back to the argmax of the natural posterior, or to ``tau_test``."""
         self.memory = None
+        self._is_set = False
         self.point_shift.zero_()
         self.iou.fill_(torch.nan)
         self.union.fill_(torch.nan)
@@ -172,19 +177,9 @@ class ScoreReader(nn.Module):
             self._update_flags()
         return self
 
-    def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> ScoreReader:
-        # To another device, but to no other dtype: the union of a rare class is 0 in float16.
-        own = dict(self.named_buffers())
-        super()._apply(fn, *args, **kwargs)
-        for name, buffer in own.items():
-            moved = self.get_buffer(name)
-            if moved.dtype != buffer.dtype:
-                self._buffers[name] = buffer.to(moved.device)
-        return self
-
     def check(self) -> None:
         """Raise ValueError where ``tau_test`` and an operating point contradict each other."""
-        if self.tau_test and self.has_point:
+        if self.tau_test and (self.has_point or self._is_set):
             raise ValueError(
                 f'the head has tau_test={self.tau_test} and the segmentor an operating point, of '
                 'the config or of the checkpoint: drop one of them'
@@ -206,8 +201,12 @@ class ScoreReader(nn.Module):
 
     def reading_shift(self) -> Tensor:
         """What is added to the natural log-posterior, float32 (C,); errors as :meth:`shift`."""
+        return self.point_shift + self.tau_shift()
+
+    def tau_shift(self) -> Tensor:
+        """The part of :meth:`reading_shift` that is of ``tau_test``; errors as there."""
         self.check()
-        shift = self.point_shift
+        shift = torch.zeros_like(self.point_shift)
         if self.tau_test:
             if self.log_prior.isnan().any():
                 raise RuntimeError(

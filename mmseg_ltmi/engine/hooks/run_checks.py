@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from mmseg.models.segmentors import SegTTAModel
 from torch import nn
 
 from mmseg_ltmi.core.priors import ClassPrior, PriorBuffer
@@ -19,6 +20,7 @@ from mmseg_ltmi.core.priors.label_space import (
     labels_of,
 )
 from mmseg_ltmi.datasets import RareClassDataset
+from mmseg_ltmi.evaluation import LogitAdjustmentSweep
 from mmseg_ltmi.evaluation.metric_prior import check_classes, read_metric_prior
 
 REMEDY = (
@@ -73,15 +75,19 @@ def resampled_anyway(prior: PriorBuffer, dataset: Any) -> str:
 
 
 def reads_resampled(head: Any, dataset: Any) -> str:
-    """That a head reads its scores for the classes of a resampled train set; '' if it does not."""
+    """That the head that predicts reads its scores for the classes of a resampled train set.
+
+    '' if it does not, or the train set is not resampled.
+    """
     by = resampling_of(dataset)
-    if not by or getattr(head, 'test_prior', '') is not None:
+    if not by or getattr(head, 'test_prior', None) is not None:
         return ''
-    remedy = (
-        'choose a tau on such images with mmseg-ltmi choose'
-        if hasattr(head, 'presence')  # a mask classifier, which has no test_prior
-        else 'give decode_head.test_prior, such as the raw prior of mmseg-ltmi count CONFIG'
-    )
+    if hasattr(head, 'presence'):  # a mask classifier, which has no test_prior
+        remedy = 'choose a tau on such images with mmseg-ltmi choose'
+    else:
+        remedy = 'give decode_head.test_prior, such as the raw prior of mmseg-ltmi count CONFIG'
+        if not hasattr(head, 'test_prior'):
+            remedy = f'make the head LTMI{type(head).__name__} and {remedy}'
     return (
         f'{type(head).__name__} reads its scores for images whose classes are as frequent as in '
         f'training, which is resampled by {by}. If the model is used on others, {remedy}'
@@ -113,6 +119,19 @@ def trained_anyway(head: Any, dataset: Any) -> str:
                 f'{type(head).__name__} has ignore_index={head.ignore_index}. Give both the same'
             )
     return ''
+
+
+def check_views(model: Any, metrics: list[Any]) -> None:
+    """Raise ValueError where a metric of scores judges a model that merges decisions alone."""
+    for part in model.modules():
+        merge = getattr(type(part), 'merge_preds', None)
+        if merge is SegTTAModel.merge_preds and any(
+            isinstance(metric, LogitAdjustmentSweep) for metric in metrics
+        ):
+            raise ValueError(
+                'LogitAdjustmentSweep would judge the scores of one view: SegTTAModel merges the '
+                "decisions. Set tta_model.type='LTMISegTTAModel' (mmseg-ltmi test --tta does)"
+            )
 
 
 def has_other_classes(trained: Mapping[str, Any], dataset: Any) -> bool:

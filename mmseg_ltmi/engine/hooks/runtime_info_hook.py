@@ -16,6 +16,7 @@ from mmseg_ltmi.core.priors.dataset_parts import unwrapped
 from mmseg_ltmi.core.state_dict_hooks import forget_classes
 from mmseg_ltmi.models.checkpoint_file import trained_labels
 from mmseg_ltmi.models.segmentors import last_head
+from mmseg_ltmi.prior_message import forget_announcements
 from mmseg_ltmi.prior_table import in_one_line
 
 from .run_checks import (
@@ -24,6 +25,7 @@ from .run_checks import (
     check_named_priors,
     check_parts,
     check_prior,
+    check_views,
     has_other_classes,
     metainfo_of,
     reads_resampled,
@@ -88,7 +90,8 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         trained = [prior for prior in priors if id(prior) not in of_tests]
         shared = {id(prior.class_prior): prior for prior in reversed(trained)}  # once each
         _warn(runner, (resampled_anyway(prior, dataset) for prior in shared.values()))
-        _warn(runner, (reads_resampled(head, dataset) for head in heads))
+        models = (m for m in runner.model.modules() if isinstance(m, EncoderDecoder))
+        _warn(runner, (reads_resampled(last_head(model), dataset) for model in models))
         known = [prior.class_prior for prior in priors if prior.class_prior is not None]
         for line in dict.fromkeys(map(in_one_line, known)):
             runner.logger.info(line)
@@ -99,11 +102,14 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
     def before_val(self, runner: Runner) -> None:
         """Compare the val set with what the model was trained on; errors as the class says."""
         super().before_val(runner)
+        forget_announcements()
         self._compare(runner, runner.val_loop, 'the val set')
 
     def before_test(self, runner: Runner) -> None:
         """Compare the test set with what the model was trained on; errors as the class says."""
         super().before_test(runner)
+        forget_announcements()
+        check_views(runner.model, _metrics_of(runner.test_loop))
         self._compare(runner, runner.test_loop, 'the test set')
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -121,8 +127,9 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
             )
 
     def _compare(self, runner: Runner, loop: Any, name: str) -> None:
-        metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', [])
-        judging = [metric for metric in metrics if not getattr(metric, 'format_only', False)]
+        judging = [
+            metric for metric in _metrics_of(loop) if not getattr(metric, 'format_only', False)
+        ]
         if not self.compare or not judging or loop is self._compared:
             return
         self._compared = loop  # once, and not at each validation
@@ -138,6 +145,10 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
                 if warning:
                     runner.logger.warning(warning)
                 break
+
+
+def _metrics_of(loop: Any) -> list[Any]:
+    return getattr(getattr(loop, 'evaluator', None), 'metrics', [])
 
 
 def _warn(runner: Runner, texts: Iterable[str]) -> None:

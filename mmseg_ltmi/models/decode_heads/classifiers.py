@@ -8,6 +8,8 @@ from torch import nn
 from mmseg_ltmi.core.cosine_classifier import CosineClassifier
 
 MODELS.register_module(module=CosineClassifier)
+CLASSIFIERS = ('conv_seg', 'cls_embed', 'cls_emb', 'fc_seg', 'kernel_generate_head')
+"""What mmsegmentation's heads call theirs."""
 SHORT_NAMES = {'cosine': 'CosineClassifier'}
 
 

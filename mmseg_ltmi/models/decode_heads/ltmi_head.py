@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from mmengine.logging import print_log
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
@@ -23,9 +24,9 @@ from mmseg_ltmi.core.priors import (
 from mmseg_ltmi.core.region_rebalance import RegionRebalance
 from mmseg_ltmi.core.state_dict_hooks import before_load, keep_own_where_absent, rename_keys
 from mmseg_ltmi.models.raw_scores import warn_where_exported
-from mmseg_ltmi.prior_message import announce_prior
+from mmseg_ltmi.prior_message import announce_prior, announce_reading
 
-from .classifiers import build_classifier
+from .classifiers import CLASSIFIERS, build_classifier
 from .label_checks import bad_images, check_padding
 from .record import HeadRecord
 
@@ -197,6 +198,14 @@ class LTMIHeadMixin(_Head):
                 )
             users[0].counts_labels = True  # nobody else does
 
+    def _check_trained_prior(self) -> None:
+        if all(prior.is_open and not prior.is_online for prior in self._priors()):
+            raise ValueError(
+                f'{type(self).__name__} has test_prior, but not the prior of training, from which '
+                'scores are brought to it: give class_prior (mmseg-ltmi count --as-trained makes '
+                "one), or custom_hooks=[dict(type='ClassPriorHook')]"
+            )
+
     @property
     def needs_class_prior(self) -> bool:
         """Whether nobody has a prior yet; ClassPriorHook then calls :meth:`set_class_prior`."""
@@ -217,6 +226,14 @@ class LTMIHeadMixin(_Head):
 
     def _update_reader(self, in_training: bool = False) -> None:
         shift = stated_shift(losses_of(self), self.num_classes)
+        prior, target = self.log_prior, self.test_prior
+        if target is not None and not target.is_open:
+            if prior.numel():
+                # From p(c|x) under the training prior to that under another, by Bayes. Scores of
+                # which no loss says what they are pass for p(c|x).
+                natural = torch.zeros_like(prior) if shift is None else shift.to(prior)
+                shift = natural - prior + target.log_prior
+            prior = target.log_prior
         if in_training and shift is None and self.score_reader.has_shift:
             print_log(
                 'no loss states how its scores are read (as with Dice): they are read as they are, '
@@ -224,12 +241,6 @@ class LTMIHeadMixin(_Head):
                 'current',
             )
             self.score_reader.forget_shift()
-        prior, target = self.log_prior, self.test_prior
-        if target is not None and not target.is_open:
-            if shift is not None and prior.shape == shift.shape:
-                # From p(c|x) under the training prior to that under another, by Bayes.
-                shift = shift.to(prior) - prior + target.log_prior
-            prior = target.log_prior
         self.score_reader.update(shift, prior)
 
     @property
@@ -278,6 +289,7 @@ class LTMIHeadMixin(_Head):
             self._share_prior()
         if self.test_prior is not None:
             self.test_prior.check_found()
+            self._check_trained_prior()
         for prior in self._priors():
             prior.check_found()
             prior.check_ignore_index(self.ignore_index)
@@ -374,11 +386,15 @@ class LTMIHeadMixin(_Head):
             for prior in priors:
                 prior.check_found()
         announce_prior(self._known_prior(), any(prior.is_online for prior in priors))
+        announce_reading(self._reading_shift())
         reader.is_read = True
         try:
             return super().predict(*args, **kwargs)
         finally:
             reader.is_read = False
+
+    def _reading_shift(self) -> Tensor:
+        return self.score_reader.reading_shift()
 
     def _known_prior(self) -> ClassPrior | Tensor:
         own, priors, read = self.log_prior, self._priors(), self.score_reader.log_prior
@@ -423,8 +439,11 @@ def _adapt_state_dict(head: LTMIHeadMixin, state_dict: dict[str, Tensor], prefix
     )
     parts = {key.removeprefix(prefix).split('.')[0] for key in state_dict if key.startswith(prefix)}
     shift = f'{prefix}score_reader.natural_shift'
-    classifiers = {'conv_seg', 'cls_embed', 'cls_emb', 'kernel_generate_head'}
-    if parts & classifiers and shift not in state_dict and head.score_reader is not None:
+    if (
+        parts.intersection(CLASSIFIERS)
+        and shift not in state_dict
+        and head.score_reader is not None
+    ):
         # The scores of a stock checkpoint are the natural posterior, whatever the config's loss
         # would make of them. Training on tells the reader otherwise in its first step.
         print_log(

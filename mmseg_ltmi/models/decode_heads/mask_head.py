@@ -68,7 +68,8 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
         contrast: as for LTMIHeadMixin; the sampler of queries is MatchedQuerySampler.
         contrast_at: 'queries' or 'pixels', what is contrasted. Pixels have the prior of pixels.
         contrast_layers: 'last' or 'all', the decoder layers whose queries are contrasted.
-        shift_at: 'map' or 'queries', where ``tau_test`` and a tau act.
+        shift_at: 'map' or 'queries', where ``tau_test`` acts. An operating point acts on the map,
+            on which it was chosen.
         frequency_matching: arguments of FrequencyMatching, which matches objects of rare classes
             with several queries; the prior of presence is then that of the matched queries, and the
             natural reading takes the repetition off. None leaves the matching as it is.
@@ -259,8 +260,9 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
             layers = layers if self.contrast_layers == 'all' else layers[-1:]
             self._record.features = layers.permute(1, 3, 0, 2).flatten(2)[..., None]
         elif self.score_reader.is_read:
-            reader = self.score_reader
-            shift = reader.shift() if self.shift_at == 'queries' else reader.known_natural_shift()
+            shift = self.score_reader.known_natural_shift()
+            if self.shift_at == 'queries':
+                shift = shift + self.score_reader.tau_shift()
             scores = [*scores[:-1], at_least_float32(scores[-1]) + F.pad(shift, (0, 1))]
         return scores, masks
 
@@ -303,11 +305,18 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
         summed = super().predict(*args, **kwargs)
         return summed if self.score_reader.has_segmentor else self.read_masks(summed)
 
+    def _reading_shift(self) -> Tensor:
+        if self.shift_at == 'queries' and self.score_reader.tau_test:
+            # In the queries' logits, from where the map's scores do not tell it.
+            return torch.full_like(self.score_reader.point_shift, torch.nan)
+        return super()._reading_shift()
+
     def read_masks(self, summed: Tensor) -> Tensor:
         """Scores (..., C, H, W) of the sums that :meth:`predict` makes."""
-        reader = self.score_reader
-        shift = reader.reading_shift()
-        return reader.read_masks(summed, 0 * shift if self.shift_at == 'queries' else shift)
+        reader, at_queries = self.score_reader, self.shift_at == 'queries'
+        # A tau of an operating point was measured on the map.
+        shift = reader.point_shift if at_queries else reader.reading_shift()
+        return reader.read_masks(summed, shift)
 
 
 def _with_no_object(loss_cls: Any, num_classes: int) -> Any:

@@ -27,7 +27,10 @@ from mmseg_ltmi.core.posterior.score_reader import MEMORY
 from mmseg_ltmi.core.priors import check_priors_found
 from mmseg_ltmi.core.state_dict_hooks import before_load, rename_keys
 from mmseg_ltmi.models.decode_heads import LTMIHeadMixin, LTMIMaskHeadMixin
+from mmseg_ltmi.models.decode_heads.classifiers import CLASSIFIERS
+from mmseg_ltmi.models.decode_heads.ltmi_head import OWN_LOSSES
 from mmseg_ltmi.models.raw_scores import warn_where_exported
+from mmseg_ltmi.prior_message import announce_reading
 
 # A mixin in fact; to the type checker a segmentor, whose methods it extends.
 _Segmentor: Any = EncoderDecoder if TYPE_CHECKING else object
@@ -49,7 +52,7 @@ class ScoreReadingMixin(_Segmentor):
 
     Args:
         operating_point: file of ``mmseg-ltmi choose`` or its content; None reads the natural
-            posterior, or what the checkpoint carries.
+            posterior, or what the checkpoint carries; False leaves out what the checkpoint carries.
 
     Raises:
         ValueError: an operating point of another model, a second one in the head's ``tau_test``,
@@ -66,12 +69,18 @@ class ScoreReadingMixin(_Segmentor):
             if getattr(last_head(self), 'conv_seg', None) is not None:
                 self.score_reader.add_memory_to(last_head(self).conv_seg)
         self.reader.has_segmentor = True
-        self._point = None if operating_point is None else OperatingPoint.load(operating_point)
-        if self._point is not None:
-            self._check_classes(self._point)
-            self.reader.set_point(self._point, self._memory_of(self._point))
-            self.reader.check()
+        self._point: OperatingPoint | None = None
+        self._takes_point = operating_point is None
+        if operating_point:
+            self.set_operating_point(operating_point)
         before_load(self, _adapt_state_dict)
+
+    def set_operating_point(self, source: Any) -> None:
+        """Read scores at an operating point; argument and errors as those of the class."""
+        self._point = OperatingPoint.load(source)
+        self._check_classes(self._point)
+        self.reader.set_point(self._point, self._memory_of(self._point))
+        self.reader.check()
 
     @property
     def reader(self) -> Any:
@@ -138,6 +147,7 @@ class ScoreReadingMixin(_Segmentor):
                 self._say_unknown()
             if not sums_masks(head):
                 seg_logits = reader(seg_logits)
+            announce_reading(reader.reading_shift())
         samples = super().postprocess_result(seg_logits, data_samples)
         for sample in samples:
             if sums_masks(head):
@@ -149,9 +159,12 @@ class ScoreReadingMixin(_Segmentor):
         return samples
 
     def _say_unknown(self) -> None:
-        text = unknown_prior(self)
-        if text and not self._has_said:
-            print_log(f'{text}: the scores are read as they are', 'current', logging.WARNING)
+        text, level = unknown_prior(self), logging.WARNING
+        if not text:
+            names = ', '.join(type(loss).__name__ for loss in losses_of(last_head(self)))
+            text, level = f'{names} does not state how its scores are read', logging.INFO
+        if not self._has_said:
+            print_log(f'{text}: the scores are read as they are', 'current', level)
         self._has_said = True
 
     def _check_weights(self) -> None:
@@ -184,17 +197,21 @@ class LTMICascadeEncoderDecoder(ScoreReadingMixin, CascadeEncoderDecoder):
 class LTMISegTTAModel(SegTTAModel):
     """SegTTAModel that averages the posteriors of the views and then decides by the IoU rule.
 
-    A ``tau_test`` is in the scores that the views give, and needs nothing more.
+    A ``tau_test`` is in the scores that the views give, and needs nothing more. The logarithm of
+    the mean is the prediction's ``seg_logits``, which metrics of scores take.
     """
 
     def merge_preds(self, data_samples_list: list) -> list:
         """One prediction per image from those of its views."""
         predictions = super().merge_preds(data_samples_list)
         reader = getattr(self.module, 'reader', None)
-        if reader is not None and reader.has_iou_rule:
-            for prediction, views in zip(predictions, data_samples_list, strict=True):
-                posteriors = [view.seg_logits.data.float().softmax(0) for view in views]
-                mean = torch.stack(posteriors).mean(0)
+        for prediction, views in zip(predictions, data_samples_list, strict=True):
+            if len(views[0].seg_logits.data) == 1:  # a sigmoid score
+                continue
+            posteriors = [view.seg_logits.data.float().softmax(0) for view in views]
+            mean = torch.stack(posteriors).mean(0)
+            prediction.seg_logits = PixelData(data=mean.log())
+            if reader is not None and reader.has_iou_rule:
                 prediction.pred_sem_seg = PixelData(data=reader.decide_posterior(mean, dim=0))
         return predictions
 
@@ -237,17 +254,18 @@ def _read_masks(head: Any, reader: ScoreReader, summed: Tensor) -> Tensor:
 
 
 def classifier_fingerprint(model: nn.Module) -> str:
-    """16 hex digits of the last head's classifier; '' where there is none.
+    """16 hex digits of the last head's classifier, or of the whole head where there is none.
 
     Weights that were trained on, if only for a step, have another one.
     """
-    head = last_head(model)
-    classifier = getattr(head, 'conv_seg', getattr(head, 'cls_embed', None))
-    if classifier is None:
-        return ''
+    state = last_head(model).state_dict()
+    parts = {key.split('.')[0] for key in state}
+    part = next((name for name in CLASSIFIERS if name in parts), None)
     digest = hashlib.sha256()
-    for value in classifier.state_dict().values():
-        digest.update(value.detach().float().cpu().numpy().tobytes())
+    for key, value in state.items():
+        own = key.split('.')[0]
+        if own == part or (part is None and own not in ('score_reader', *OWN_LOSSES)):
+            digest.update(value.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -323,7 +341,7 @@ def _adapt_state_dict(model: Any, state_dict: dict[str, Tensor], prefix: str) ->
         prefix,
         {f'decision.{o}': f'{place}{n}' for o, n in zip(old, POINT, strict=True)},
     )
-    if model._point is not None:
+    if model._point is not None or not model._takes_point:
         # What the config names stands over what the checkpoint carries.
         for key in [key for key in state_dict if key.startswith(f'{prefix}{place}{MEMORY}')]:
             del state_dict[key]

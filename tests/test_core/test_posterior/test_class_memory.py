@@ -111,6 +111,23 @@ def test_half_precision_features_and_autocast():
     torch.testing.assert_close(found, exact, rtol=0, atol=0.2)
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('projector', [None, ProjectionHead(8, 4)])
+def test_a_model_of_half_precision_reads_with_it(dtype, projector):
+    torch.manual_seed(0)
+    width = 8 if projector is None else 4
+    memory = ClassMemory(torch.randn(9, width), torch.arange(9) % 3, 3, 0.1, projector)
+    reader, classifier = ScoreReader(3), nn.Conv2d(8, 3, 1)
+    reader.add_memory_to(classifier)
+    reader.set_memory(memory, 0.5)
+    network, features = nn.ModuleList([reader, classifier]).eval(), torch.randn(1, 8, 4, 4)
+    expected = classifier(features)
+    found = network.to(dtype)[1](features.to(dtype))
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.1)
+    assert reader.memory.keys.dtype == reader.union.dtype == torch.float32
+    torch.testing.assert_close(network.float()[1](features), expected, rtol=0, atol=0.1)
+
+
 def made(seed=0, projector=None, **more):
     torch.manual_seed(seed)
     origins = KeyOrigins(('a.png', 'b.png'), torch.arange(6) % 2, torch.rand(6, 2))

@@ -2,10 +2,19 @@
 
 import pytest
 import torch
+from mmseg.models import losses as mmseg_losses
 from torch import nn
 
 from mmseg_ltmi.core import LogitAdjustedLoss
 from mmseg_ltmi.core.posterior import natural_shift_of, stated_shift
+
+
+def test_class_weights_of_cross_entropies_of_mmsegmentation():
+    for kind in (mmseg_losses.CrossEntropyLoss, mmseg_losses.OhemCrossEntropy):
+        torch.testing.assert_close(
+            natural_shift_of(kind(class_weight=[4.0, 1.0]), 2), -torch.tensor([4.0, 1.0]).log()
+        )
+        torch.testing.assert_close(natural_shift_of(kind(), 2), torch.zeros(2))
 
 
 def test_a_loss_of_weight_0_says_nothing():
