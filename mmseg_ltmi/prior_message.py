@@ -52,9 +52,15 @@ def announced_reading(num_classes: int) -> Tensor | None:
     return found if isinstance(found, Tensor) and found.shape == (num_classes,) else None
 
 
+def forget_reading() -> None:
+    """Called when an evaluation ends: the next one may be of a model that says nothing."""
+    MessageHub.get_current_instance().runtime_info.pop(READING, None)
+
+
 def forget_announcements() -> None:
     """Called when another evaluation begins, which may be of another model."""
-    for entry in (ENTRY, MOVES, READING):
+    forget_reading()
+    for entry in (ENTRY, MOVES):
         MessageHub.get_current_instance().runtime_info.pop(entry, None)
 
 

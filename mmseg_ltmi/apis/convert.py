@@ -14,7 +14,7 @@ from mmseg_ltmi.core.posterior import ScoreReader
 from mmseg_ltmi.core.posterior.score_reader import IS_READ, MEMORY
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint
 
-CLASSIFIERS = ('conv_seg', 'cls_embed', 'mask_norm')
+BIASED = ('conv_seg', 'cls_embed', 'mask_norm')
 """Layers whose bias is a constant per class: of most heads, of mask classifiers, of Segmenter."""
 
 READER = 'score_reader.'
@@ -95,7 +95,7 @@ def to_stock(state: dict[str, Tensor], tau_test: float = 0.0) -> dict[str, Tenso
         head = last if place == READER else place.removesuffix(READER)
         if head != last and head.startswith('decode_head.'):
             continue  # the coarse head of a cascade, whose raw scores the next one takes
-        found = (f'{head}{name}.bias' for name in CLASSIFIERS)
+        found = (f'{head}{name}.bias' for name in BIASED)
         bias = next((key for key in found if key in stock), f'{head}conv_seg.bias')
         if bias not in stock:
             raise ValueError(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmseg_ltmi.core.posterior import areas_over_taus
 from mmseg_ltmi.core.priors import ClassPrior
-from mmseg_ltmi.prior_message import announced_prior, announced_reading
+from mmseg_ltmi.prior_message import announced_prior, announced_reading, forget_reading
 
 from .area_rows import class_rows
 from .metric_prior import check_log_prior, read_metric_prior
@@ -34,8 +34,8 @@ class LogitAdjustmentSweep(IoUMetric):
     """mIoU, mAcc and the groups at several ``tau_test``, as LongTailIoUMetric has them.
 
     It takes the natural log-posterior from ``seg_logits``, whatever ``tau_test`` or operating point
-    the model of this package is read at; those of other models are taken for it, as those of stock
-    heads trained with plain cross-entropy are.
+    the model of this package is read at; a memory stays in it. Those of other models are taken for
+    it, as those of stock heads trained with plain cross-entropy are.
 
     Args:
         class_prior: as for LogitAdjustedLoss; None takes that of the LTMI head that predicts.
@@ -114,6 +114,12 @@ class LogitAdjustmentSweep(IoUMetric):
                 "queries: set tau_test=0, or shift_at='map', or leave the metric out"
             )
         return reading
+
+    def evaluate(self, size: int) -> dict:
+        """As IoUMetric; a model that predicts next, and says no reading, has none."""
+        metrics = super().evaluate(size)
+        forget_reading()
+        return metrics
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """``tau<value>/mIoU``, ``/mAcc``, ``/mIoU_tail``, ... in percent."""

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from mmengine.runner import Runner
+from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import DATASETS, MODELS
 from own_data import NAMES, PIPELINE, config, data, write_data
 from tiny import COUNTS, batch, demo_run, segmentor
@@ -184,12 +185,32 @@ def test_scores_without_a_stated_shift_are_brought_to_the_test_prior(root):
         torch.testing.assert_close(model.decode_head.score_reader.natural_shift, want)
 
 
+@pytest.mark.parametrize('known', [True, False])
+def test_a_stock_checkpoint_is_brought_to_the_test_prior(root, known, caplog):
+    pi_train = [20, 20, 30, 30]
+    stock = MODELS.build(
+        segmentor(ltmi=False, head=dict(loss_decode=dict(type='CrossEntropyLoss')))
+    )
+    loss = dict(type='LTMILoss', class_prior=pi_train if known else None)
+    head = dict(loss_decode=loss, contrast=None, test_prior=COUNTS)
+    model = MODELS.build(segmentor(head=head))
+    with caplog.at_level('INFO'):
+        model.load_state_dict(stock.state_dict(), strict=False)
+    want = ClassPrior(COUNTS).log_probs()
+    reader = model.decode_head.score_reader
+    shift = want - ClassPrior(pi_train).log_probs() if known else torch.zeros(4)
+    torch.testing.assert_close(reader.natural_shift, shift)
+
+
 def test_a_test_prior_needs_that_of_training(root):
     loss = dict(type='CrossEntropyLoss')
     head = dict(loss_decode=loss, contrast=None, test_prior=COUNTS)
     model = MODELS.build(segmentor(head=head))
     with pytest.raises(ValueError, match='LTMIFCNHead has test_prior, but not the prior of train'):
         model.loss(*batch())
+    head['class_prior'] = 'missing.json'
+    with pytest.raises(FileNotFoundError, match='missing.json'):
+        MODELS.build(segmentor(head=head)).loss(*batch())
 
 
 def test_a_stock_head_and_a_head_that_does_not_predict(root):
@@ -198,6 +219,12 @@ def test_a_stock_head_and_a_head_that_does_not_predict(root):
     stock = MODELS.build(segmentor(ltmi=False))
     text = reads_resampled(stock.decode_head, sampled_set)
     assert 'make the head LTMIFCNHead and give decode_head.test_prior' in text
+
+    class OwnHead(FCNHead):
+        pass
+
+    own_head = OwnHead(in_channels=8, channels=8, num_classes=4)
+    assert 'used on others, choose a tau on such images' in reads_resampled(own_head, sampled_set)
     cfg = config(count_as_trained(sampled_set, 8).prior.to_dict(), sampled(), own)
     cfg.model.auxiliary_head = copy.deepcopy(cfg.model.decode_head)
     del cfg.model.auxiliary_head['test_prior']

@@ -10,7 +10,7 @@ from mmseg.evaluation import IoUMetric
 
 from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.evaluation import LogitAdjustmentSweep, LongTailIoUMetric, class_rows
-from mmseg_ltmi.prior_message import announce_reading
+from mmseg_ltmi.prior_message import announce_reading, announced_reading
 
 CLASSES = ('a', 'b', 'c', 'd')
 
@@ -111,6 +111,7 @@ def test_sweep_equals_argmax_at_each_tau():
         for y, s in zip(labels, logits, strict=True)
     ]
     assert evaluate(LogitAdjustmentSweep(counts, taus=(1, 0, 0.5)), read) == swept
+    assert announced_reading(4) is None  # the next model may say nothing
     announce_reading(torch.full((4,), torch.nan))
     with pytest.raises(ValueError, match="tau_test acts on the model's queries: set tau_test=0"):
         evaluate(LogitAdjustmentSweep(counts), read)

@@ -24,7 +24,6 @@ def model(point=None, ltmi=True, test_cfg=None, loss=None, **kwargs):
     head = dict(type='LTMIFCNHead' if ltmi else 'FCNHead', in_channels=128, in_index=1, channels=8)
     head |= dict(num_classes=3, num_convs=1, norm_cfg=dict(type='BN'), dropout_ratio=0)
     head['loss_decode'] = loss or dict(type='LogitAdjustedLoss', class_prior=COUNTS)
-    content = None if point is None else point.to_dict()
     built = MODELS.build(
         dict(
             type='LTMIEncoderDecoder',
@@ -33,7 +32,7 @@ def model(point=None, ltmi=True, test_cfg=None, loss=None, **kwargs):
             decode_head={**head, **kwargs},
             train_cfg=dict(),
             test_cfg=ConfigDict(test_cfg or dict(mode='whole')),
-            operating_point=content,
+            operating_point=point.to_dict() if isinstance(point, OperatingPoint) else point,
         )
     )
     # Scores that differ from pixel to pixel.
@@ -138,6 +137,13 @@ def test_bad_input():
         model(OperatingPoint('tau', tuple('abcd'), (-1.0,) * 4))
     with pytest.raises(ValueError, match='tau_test=0.5 and the segmentor'):
         model(TAU, tau_test=0.5)
+    net = model(tau_test=0.5)
+    for point in (TAU, replace(TAU, tau=0.0), replace(TAU, classes=tuple('abcd'))):
+        with pytest.raises(ValueError):
+            net.set_operating_point(point.to_dict())
+        assert not net.reader.has_point and predict(net, IMAGE)  # as it was
+    with pytest.raises((OSError, ValueError)):
+        model('')
     with pytest.raises(ValueError, match='of another model.*fingerprint'):
         predict(model(replace(TAU, weights='0123')), IMAGE)
     predict(model(replace(TAU, weights=classifier_fingerprint(model()))), IMAGE)

@@ -1,5 +1,6 @@
 """What a test is read at, whoever says it: the command, the config, the checkpoint, views."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from mmseg_ltmi.apis import runs
 from mmseg_ltmi.apis.choose import choose
 from mmseg_ltmi.apis.explain import explain
 from mmseg_ltmi.apis.trained_model import split_loader
+from mmseg_ltmi.prior_message import announced_reading
 
 
 @pytest.fixture(scope='module')
@@ -65,6 +67,10 @@ def test_a_sweep_is_of_all_views(folder, swept):
     assert found['sweep/tau0/mIoU'] == pytest.approx(found['mIoU'], abs=0.011)
     half = 'sweep/tau0.5/mIoU'
     assert found[half] != measured(swept, folder)[half]
+    # At another reading: the mean of the natural posteriors is read, and swept from tau 0 on.
+    read = measured(swept, folder, tta=True, tau_test=0.5)
+    assert read['mIoU'] == pytest.approx(found[half], abs=0.011) != found['mIoU']
+    assert read[half] == pytest.approx(found[half], abs=0.011)
     # mmsegmentation's own leaves the scores of one view.
     swept.model = ConfigDict(type='SegTTAModel', module=swept.model)
     swept.test_dataloader.dataset.pipeline = swept.tta_pipeline
@@ -88,6 +94,21 @@ def test_a_natural_point_contradicts_a_tau(folder, cfg, chosen, tmp_path):
     cfg.model.decode_head.tau_test = 0.5
     with pytest.raises(ValueError, match='tau_test=0.5 and the segmentor an operating point'):
         measured(cfg, folder, operating_point=tmp_path / 'natural.json')
+
+
+def test_what_one_model_was_read_at_is_not_that_of_the_next(folder, swept):
+    """The second says nothing of its reading."""
+    stock = copy.deepcopy(swept)
+    stock.model.type, stock.model.decode_head.type = 'mmseg.EncoderDecoder', 'mmseg.FCNHead'
+    stock.model.decode_head.pop('contrast')
+    stock.load_from, stock.work_dir = str(folder / 'small.pth'), str(folder / 'test')
+    expected = Runner.from_cfg(copy.deepcopy(stock)).test()
+    swept.model.decode_head.tau_test = 1.0
+    swept.load_from, swept.work_dir = stock.load_from, stock.work_dir
+    swept.test_evaluator = swept.test_evaluator[0]  # no sweep, which would forget it by itself
+    Runner.from_cfg(swept).test()
+    assert announced_reading(13).any()
+    assert Runner.from_cfg(stock).test() == pytest.approx(expected, nan_ok=True)
 
 
 def test_explain_is_of_the_reading_that_it_names(folder, cfg, chosen):

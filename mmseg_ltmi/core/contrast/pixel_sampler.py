@@ -97,7 +97,8 @@ class ClassBalancedPixelSampler(UniformPixelSampler):
         num_samples: N, pixels drawn from a batch (on each rank).
         told_prior: as for UniformPixelSampler.
         power: a class is drawn in proportion to its pixels in the batch to this power: 0 draws all
-            alike, 0.5 by the square root, 1 as UniformPixelSampler.
+            alike, 0.5 by the square root, 1 as UniformPixelSampler. The loss is told the class
+            prior to this power, as if each batch had the classes of the train set.
 
     Raises:
         ValueError: as UniformPixelSampler, or ``power`` outside 0..1.
@@ -121,6 +122,7 @@ class ClassBalancedPixelSampler(UniformPixelSampler):
         return weight * (count**self.power / total)[labels]
 
     def _log_prior(self, class_log_prior: Tensor) -> Tensor:
+        # As a power of the prior, and not as a factor: 0 times -inf, of an absent class, is NaN.
         return (class_log_prior.exp() ** self.power).log().log_softmax(0)
 
 

@@ -181,7 +181,8 @@ class ClassMemory(KeepBufferDtype):
     def _log_posterior(self, query: Tensor, keys: Tensor) -> Tensor:
         # To base 2, which a CPU computes three times as fast as to base e, and without a maximum
         # of each class: where it underflows, the class has no chance.
-        score = torch.addmm(self.log_share.flatten() / LN2, query, keys)
+        share = self.log_share.flatten().to(query) / LN2
+        score = torch.addmm(share, query, keys.to(query))
         score = at_least_float32(score)
         score = score.sub_(score.amax(1, keepdim=True)).exp2_()
         mass = score.unflatten(1, self.log_share.shape).sum(2)

@@ -18,7 +18,7 @@ def natural_shift_of(loss: nn.Module, num_classes: int) -> Tensor | None:
 
     Args:
         loss: a loss module: one that states ``natural_shift()``, mmsegmentation's or torch's
-            CrossEntropyLoss, or mmsegmentation's OhemCrossEntropy.
+            CrossEntropyLoss, or mmsegmentation's OhemCrossEntropy with class weights.
         num_classes: C.
 
     Returns:
@@ -31,11 +31,14 @@ def natural_shift_of(loss: nn.Module, num_classes: int) -> Tensor | None:
     stated = getattr(loss, 'natural_shift', None)
     if callable(stated):
         return stated()
-    if type(loss).__name__ not in CROSS_ENTROPIES or getattr(loss, 'use_sigmoid', False):
+    name = type(loss).__name__
+    if name not in CROSS_ENTROPIES or getattr(loss, 'use_sigmoid', False):
         return None
     class_weight = getattr(loss, 'class_weight', getattr(loss, 'weight', None))
     if class_weight is None:
-        return torch.zeros(num_classes)
+        return torch.zeros(num_classes) if name == 'CrossEntropyLoss' else None
+    if isinstance(class_weight, str):  # a file, which OhemCrossEntropy does not read
+        return None
     weight = torch.as_tensor(class_weight, dtype=torch.float32)
     # Not on a GPU, which each training step would wait for: a head is built on the CPU.
     if not weight.is_cuda and not ((weight.isfinite() & (weight >= 0)).all() and weight.any()):

@@ -68,7 +68,6 @@ class ScoreReader(KeepBufferDtype):
         self.register_buffer('point_shift', torch.zeros(num_classes))
         # Kept as flags, so that no step waits for the device to answer.
         self.has_iou_rule = self.has_point = self.has_shift = False
-        self._is_set = False  # also to a point that is the natural reading
         self.has_segmentor = False  # one that decides by the IoU rule sets it
         self.memory: ClassMemory | None = None
         before_load(self, _prepare_memory)
@@ -134,7 +133,6 @@ class ScoreReader(KeepBufferDtype):
         else:
             self.iou.copy_(torch.tensor(point.iou))
             self.union.copy_(torch.tensor(point.union))
-        self._is_set = True
         self._update_flags()
 
     def set_memory(self, memory: ClassMemory, weight: float) -> None:
@@ -160,7 +158,6 @@ class ScoreReader(KeepBufferDtype):
     def reset_point(self) -> None:
         """Back to the argmax of the natural posterior, or to ``tau_test``."""
         self.memory = None
-        self._is_set = False
         self.point_shift.zero_()
         self.iou.fill_(torch.nan)
         self.union.fill_(torch.nan)
@@ -179,7 +176,12 @@ class ScoreReader(KeepBufferDtype):
 
     def check(self) -> None:
         """Raise ValueError where ``tau_test`` and an operating point contradict each other."""
-        if self.tau_test and (self.has_point or self._is_set):
+        if self.has_point:
+            self.check_free()
+
+    def check_free(self) -> None:
+        """Raise ValueError where ``tau_test`` leaves no room for an operating point."""
+        if self.tau_test:
             raise ValueError(
                 f'the head has tau_test={self.tau_test} and the segmentor an operating point, of '
                 'the config or of the checkpoint: drop one of them'

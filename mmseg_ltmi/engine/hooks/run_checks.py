@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from mmseg.models.segmentors import SegTTAModel
+from mmseg.registry import MODELS
 from torch import nn
 
 from mmseg_ltmi.core.priors import ClassPrior, PriorBuffer
@@ -22,6 +23,7 @@ from mmseg_ltmi.core.priors.label_space import (
 from mmseg_ltmi.datasets import RareClassDataset
 from mmseg_ltmi.evaluation import LogitAdjustmentSweep
 from mmseg_ltmi.evaluation.metric_prior import check_classes, read_metric_prior
+from mmseg_ltmi.models.segmentors.ltmi_segmentors import sums_masks
 
 REMEDY = (
     'count the prior of the train set with mmseg-ltmi count, or put its classes and counts in the '
@@ -82,12 +84,12 @@ def reads_resampled(head: Any, dataset: Any) -> str:
     by = resampling_of(dataset)
     if not by or getattr(head, 'test_prior', None) is not None:
         return ''
-    if hasattr(head, 'presence'):  # a mask classifier, which has no test_prior
+    form = f'LTMI{type(head).__name__}'
+    remedy = 'give decode_head.test_prior, such as the raw prior of mmseg-ltmi count CONFIG'
+    if not hasattr(head, 'test_prior'):
+        remedy = f'make the head {form} and {remedy}'
+    if sums_masks(head) or not (hasattr(head, 'test_prior') or form in MODELS):
         remedy = 'choose a tau on such images with mmseg-ltmi choose'
-    else:
-        remedy = 'give decode_head.test_prior, such as the raw prior of mmseg-ltmi count CONFIG'
-        if not hasattr(head, 'test_prior'):
-            remedy = f'make the head LTMI{type(head).__name__} and {remedy}'
     return (
         f'{type(head).__name__} reads its scores for images whose classes are as frequent as in '
         f'training, which is resampled by {by}. If the model is used on others, {remedy}'

@@ -225,15 +225,7 @@ class LTMIHeadMixin(_Head):
         return next((p for p in self._priors() if not p.is_open), self._own_prior).log_prior
 
     def _update_reader(self, in_training: bool = False) -> None:
-        shift = stated_shift(losses_of(self), self.num_classes)
-        prior, target = self.log_prior, self.test_prior
-        if target is not None and not target.is_open:
-            if prior.numel():
-                # From p(c|x) under the training prior to that under another, by Bayes. Scores of
-                # which no loss says what they are pass for p(c|x).
-                natural = torch.zeros_like(prior) if shift is None else shift.to(prior)
-                shift = natural - prior + target.log_prior
-            prior = target.log_prior
+        shift, prior = self._at_test_prior(stated_shift(losses_of(self), self.num_classes))
         if in_training and shift is None and self.score_reader.has_shift:
             print_log(
                 'no loss states how its scores are read (as with Dice): they are read as they are, '
@@ -242,6 +234,17 @@ class LTMIHeadMixin(_Head):
             )
             self.score_reader.forget_shift()
         self.score_reader.update(shift, prior)
+
+    def _at_test_prior(self, shift: Any) -> tuple[Any, Tensor]:
+        """The natural shift under ``test_prior``, from that under training's, and the log-prior."""
+        prior, target = self.log_prior, self.test_prior
+        if target is None or target.is_open:
+            return shift, prior
+        if prior.numel():
+            # By Bayes. Scores of which no loss says what they are pass for p(c|x).
+            natural = torch.zeros_like(prior) if shift is None else shift.to(prior)
+            shift = natural - prior + target.log_prior
+        return shift, target.log_prior
 
     @property
     def tau_test(self) -> float:
@@ -289,10 +292,11 @@ class LTMIHeadMixin(_Head):
             self._share_prior()
         if self.test_prior is not None:
             self.test_prior.check_found()
-            self._check_trained_prior()
         for prior in self._priors():
             prior.check_found()
             prior.check_ignore_index(self.ignore_index)
+        if self.test_prior is not None:
+            self._check_trained_prior()
         if self.score_reader.has_point:
             print_log('training changes the model: its operating point is dropped', 'current')
             self.score_reader.reset_point()
@@ -386,14 +390,18 @@ class LTMIHeadMixin(_Head):
             for prior in priors:
                 prior.check_found()
         announce_prior(self._known_prior(), any(prior.is_online for prior in priors))
-        announce_reading(self._reading_shift())
+        announce_reading(self.reading_shift())
         reader.is_read = True
         try:
             return super().predict(*args, **kwargs)
         finally:
             reader.is_read = False
 
-    def _reading_shift(self) -> Tensor:
+    def reading_shift(self) -> Tensor:
+        """What :meth:`predict` adds to the natural log-posterior, float32 (C,).
+
+        NaN where its scores do not tell that.
+        """
         return self.score_reader.reading_shift()
 
     def _known_prior(self) -> ClassPrior | Tensor:
@@ -446,12 +454,17 @@ def _adapt_state_dict(head: LTMIHeadMixin, state_dict: dict[str, Tensor], prefix
     ):
         # The scores of a stock checkpoint are the natural posterior, whatever the config's loss
         # would make of them. Training on tells the reader otherwise in its first step.
+        read, _ = head._at_test_prior(torch.zeros(head.num_classes))
+        how = 'as the natural posterior'
+        if head.test_prior is not None:
+            known = 'brought to' if head.log_prior.numel() else 'without class_prior not brought to'
+            how = f'{how} of its train set, {known} test_prior'
         print_log(
             f'{prefix.rstrip(".") or "the head"}: the checkpoint is of a stock head, and its '
-            'scores are read as the natural posterior',
+            f'scores are read {how}',
             'current',
         )
-        head.score_reader.natural_shift.zero_()
+        head.score_reader.natural_shift.copy_(read)
     for name in OWN_LOSSES:
         term = getattr(head, name)
         if term is not None and name not in parts:

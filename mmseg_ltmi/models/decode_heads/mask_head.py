@@ -305,11 +305,11 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
         summed = super().predict(*args, **kwargs)
         return summed if self.score_reader.has_segmentor else self.read_masks(summed)
 
-    def _reading_shift(self) -> Tensor:
+    def reading_shift(self) -> Tensor:
         if self.shift_at == 'queries' and self.score_reader.tau_test:
             # In the queries' logits, from where the map's scores do not tell it.
             return torch.full_like(self.score_reader.point_shift, torch.nan)
-        return super()._reading_shift()
+        return super().reading_shift()
 
     def read_masks(self, summed: Tensor) -> Tensor:
         """Scores (..., C, H, W) of the sums that :meth:`predict` makes."""

@@ -60,6 +60,8 @@ class ScoreReadingMixin(_Segmentor):
     """
 
     _has_said = False
+    _takes_point = True  # of a checkpoint
+    _point: OperatingPoint | None = None
 
     def __init__(self, *args: Any, operating_point: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -69,18 +71,19 @@ class ScoreReadingMixin(_Segmentor):
             if getattr(last_head(self), 'conv_seg', None) is not None:
                 self.score_reader.add_memory_to(last_head(self).conv_seg)
         self.reader.has_segmentor = True
-        self._point: OperatingPoint | None = None
         self._takes_point = operating_point is None
-        if operating_point:
+        if operating_point is not None and operating_point is not False:
             self.set_operating_point(operating_point)
         before_load(self, _adapt_state_dict)
 
     def set_operating_point(self, source: Any) -> None:
         """Read scores at an operating point; argument and errors as those of the class."""
-        self._point = OperatingPoint.load(source)
-        self._check_classes(self._point)
-        self.reader.set_point(self._point, self._memory_of(self._point))
-        self.reader.check()
+        point = OperatingPoint.load(source)
+        self._check_classes(point)
+        memory = self._memory_of(point)
+        self.reader.check_free()
+        self.reader.set_point(point, memory)
+        self._point = point
 
     @property
     def reader(self) -> Any:
@@ -159,13 +162,14 @@ class ScoreReadingMixin(_Segmentor):
         return samples
 
     def _say_unknown(self) -> None:
+        if self._has_said:
+            return
+        self._has_said = True
         text, level = unknown_prior(self), logging.WARNING
         if not text:
             names = ', '.join(type(loss).__name__ for loss in losses_of(last_head(self)))
             text, level = f'{names} does not state how its scores are read', logging.INFO
-        if not self._has_said:
-            print_log(f'{text}: the scores are read as they are', 'current', level)
-        self._has_said = True
+        print_log(f'{text}: the scores are read as they are', 'current', level)
 
     def _check_weights(self) -> None:
         point = self._point
@@ -195,25 +199,39 @@ class LTMICascadeEncoderDecoder(ScoreReadingMixin, CascadeEncoderDecoder):
 
 @MODELS.register_module()
 class LTMISegTTAModel(SegTTAModel):
-    """SegTTAModel that averages the posteriors of the views and then decides by the IoU rule.
+    """SegTTAModel that averages the natural posteriors of the views, and then reads the mean.
 
-    A ``tau_test`` is in the scores that the views give, and needs nothing more. The logarithm of
-    the mean is the prediction's ``seg_logits``, which metrics of scores take.
+    What is read, the logarithm of the mean less ``tau log pi``, is the prediction's ``seg_logits``.
     """
 
     def merge_preds(self, data_samples_list: list) -> list:
         """One prediction per image from those of its views."""
-        predictions = super().merge_preds(data_samples_list)
+        if self.module.out_channels == 1:  # a sigmoid score
+            return super().merge_preds(data_samples_list)
+        shift = _reading_shift(self.module)
+        for views in data_samples_list:
+            # One at a time: the views of a large image take much memory.
+            total = torch.zeros_like(views[0].seg_logits.data, dtype=torch.float32)
+            for view in views:
+                total += (view.seg_logits.data - shift.to(total)[:, None, None]).softmax(0)
+            mean = (total / len(views)).log_()
+            views[0].seg_logits = PixelData(data=mean + shift.to(mean)[:, None, None])
+        predictions = super().merge_preds([[views[0]] for views in data_samples_list])
         reader = getattr(self.module, 'reader', None)
-        for prediction, views in zip(predictions, data_samples_list, strict=True):
-            if len(views[0].seg_logits.data) == 1:  # a sigmoid score
-                continue
-            posteriors = [view.seg_logits.data.float().softmax(0) for view in views]
-            mean = torch.stack(posteriors).mean(0)
-            prediction.seg_logits = PixelData(data=mean.log())
-            if reader is not None and reader.has_iou_rule:
-                prediction.pred_sem_seg = PixelData(data=reader.decide_posterior(mean, dim=0))
+        if reader is not None and reader.has_iou_rule:
+            for prediction in predictions:
+                decided = reader.decide(prediction.seg_logits.data, dim=0)
+                prediction.pred_sem_seg = PixelData(data=decided)
         return predictions
+
+
+def _reading_shift(model: Any) -> Tensor:
+    """What a segmentor has added to the natural log-posterior, float32 (C,)."""
+    head = last_head(model)
+    if isinstance(head, LTMIHeadMixin):
+        return head.reading_shift().nan_to_num(nan=0.0)
+    reader = getattr(model, 'reader', None)
+    return torch.zeros(model.num_classes) if reader is None else reader.reading_shift()
 
 
 def unknown_prior(model: nn.Module) -> str:

@@ -111,9 +111,9 @@ def test_half_precision_features_and_autocast():
     torch.testing.assert_close(found, exact, rtol=0, atol=0.2)
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize('projector', [None, ProjectionHead(8, 4)])
-def test_a_model_of_half_precision_reads_with_it(dtype, projector):
+def test_a_model_of_another_precision_reads_with_it(dtype, projector):
     torch.manual_seed(0)
     width = 8 if projector is None else 4
     memory = ClassMemory(torch.randn(9, width), torch.arange(9) % 3, 3, 0.1, projector)
@@ -123,6 +123,7 @@ def test_a_model_of_half_precision_reads_with_it(dtype, projector):
     network, features = nn.ModuleList([reader, classifier]).eval(), torch.randn(1, 8, 4, 4)
     expected = classifier(features)
     found = network.to(dtype)[1](features.to(dtype))
+    assert found.dtype == dtype
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.1)
     assert reader.memory.keys.dtype == reader.union.dtype == torch.float32
     torch.testing.assert_close(network.float()[1](features), expected, rtol=0, atol=0.1)

@@ -14,7 +14,10 @@ def test_class_weights_of_cross_entropies_of_mmsegmentation():
         torch.testing.assert_close(
             natural_shift_of(kind(class_weight=[4.0, 1.0]), 2), -torch.tensor([4.0, 1.0]).log()
         )
-        torch.testing.assert_close(natural_shift_of(kind(), 2), torch.zeros(2))
+    ohem = mmseg_losses.OhemCrossEntropy
+    torch.testing.assert_close(natural_shift_of(mmseg_losses.CrossEntropyLoss(), 2), torch.zeros(2))
+    # Beside another loss it has no say, as before, and it reads no file.
+    assert natural_shift_of(ohem(), 2) is natural_shift_of(ohem(class_weight='w.npy'), 2) is None
 
 
 def test_a_loss_of_weight_0_says_nothing():
