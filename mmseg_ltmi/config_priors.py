@@ -30,7 +30,7 @@ def look_beside_configs() -> None:
 
 
 def _name_beside(node: Any, folder: Path) -> None:
-    """Give each ``class_prior`` that is no file in the working directory the path beside it."""
+    """Give each prior that is no file in the working directory the path beside the config."""
     # Past ConfigDict's own items(), which would import what a config in pure Python names.
     is_dict = isinstance(node, dict)
     for key, value in list(dict.items(node) if is_dict else enumerate(node)):
@@ -38,7 +38,7 @@ def _name_beside(node: Any, folder: Path) -> None:
             _name_beside(value, folder)
         elif (
             is_dict
-            and key == 'class_prior'
+            and key in ('class_prior', 'test_prior')
             and isinstance(value, str)
             and Path(value).suffix  # a published prior has none, nor has 'online'
             and not os.path.isfile(value)

@@ -79,7 +79,7 @@ def browse(
     Raises:
         OSError: a file that is not there.
         ValueError: a checkpoint of another model, no such split, no labels in it, no class prior,
-            unknown classes, or no image that holds one of them.
+            unknown classes, no image that holds one of them, or two configs of other images.
     """
     configs = [read_config(config, options)]
     if other_config is not None:
@@ -90,7 +90,7 @@ def browse(
         model = load_model(configs[min(i, len(configs) - 1)], checkpoint)
         models[name] = model.to(device or get_device())
     first = next(iter(models.values()))
-    dataset = DATASETS.build(split_dataset(configs[0], split))
+    dataset, *others = (DATASETS.build(split_dataset(config, split)) for config in configs)
     metainfo = metainfo_of(dataset)
     for name, model in models.items():
         check_trained(model, metainfo, name)
@@ -103,15 +103,18 @@ def browse(
     names = tuple(distinct_names(metainfo['classes']))
     tail = wanted_classes(classes, prior, names)
     ignore_index = last_head(first).ignore_index
-    counts, images = _label_counts(dataset, len(names), ignore_index, progress)
+    images = _images(dataset)
+    # Each model sees images as its own config prepares them.
+    prepared = [images, *(_same_images(other, images) for other in others)]
+    counts = _label_counts(images, len(names), ignore_index, progress)
     chosen = choose_images(counts[:, tail], num_images)
     if not chosen:
         raise ValueError(f'no image of the {split} split holds one of {[names[c] for c in tail]}')
     rows = []
     with progress_bar(len(chosen) if progress else None, 'predicting') as advance:
         for place in chosen:
-            part, index = images[place]
-            rows.append(_predict(part[index], models, prior, tau_test))
+            packed = [part[index] for part, index in (own[place] for own in prepared)]
+            rows.append(_predict(packed, models, prior, tau_test))
             advance()
     return TailPage(rows, tail, names, ignore_index)
 
@@ -128,17 +131,31 @@ def wanted_classes(
     return [classes.index(name) for name in names]
 
 
-def _label_counts(
-    dataset: Any, num_classes: int, ignore_index: int, progress: bool
-) -> tuple[np.ndarray, list[tuple[Any, int]]]:
-    """Pixels of each class in each label map, int64 (images, C), and where the images are.
+def _images(dataset: Any) -> list[tuple[Any, int]]:
+    """Where the images of a data set are: the data set inside, and the place there."""
+    return [(part.dataset, index) for part in dataset_parts(dataset) for index in part.indices]
 
-    No image is read.
-    """
+
+def _same_images(dataset: Any, images: list[tuple[Any, int]]) -> list[tuple[Any, int]]:
+    found = _images(dataset)
+    paths = [
+        [part.get_data_info(index)['img_path'] for part, index in which]
+        for which in (found, images)
+    ]
+    if paths[0] != paths[1]:
+        raise ValueError(
+            'the second config has other images in this split than the first: give both the same '
+            'data set'
+        )
+    return found
+
+
+def _label_counts(
+    images: list[tuple[Any, int]], num_classes: int, ignore_index: int, progress: bool
+) -> np.ndarray:
+    """Pixels of each class in each label map, int64 (images, C). No image is read."""
     counts = []
-    parts = dataset_parts(dataset)
-    images = [(part.dataset, index) for part in parts for index in part.indices]
-    loaders = {id(part.dataset): label_loader(part.dataset) for part in parts}
+    loaders = {id(leaf): label_loader(leaf) for leaf, _ in images}
     with progress_bar(len(images) if progress else None, 'counting label maps') as advance:
         for leaf, index in images:
             info = leaf.get_data_info(index)
@@ -147,22 +164,28 @@ def _label_counts(
                 raise ValueError(f'{count.path}: {count.error}')
             counts.append(count.pixels)
             advance()
-    return np.stack(counts), images
+    return np.stack(counts)
 
 
 @torch.no_grad()
 def _predict(
-    packed: dict, models: dict[str, nn.Module], prior: ClassPrior, tau_test: float
+    prepared: list[dict], models: dict[str, nn.Module], prior: ClassPrior, tau_test: float
 ) -> TailImage:
-    """Image, label and predictions at the size of the label."""
+    """Image, label and predictions at the size of the label.
+
+    Args:
+        prepared: the image as each config prepares it, or once for all models.
+    """
+    packed = prepared[0]
     sample = packed['data_samples']
     label = sample.gt_sem_seg.data[0].numpy()
     image = packed['inputs'].float()[None]
     image = nn.functional.interpolate(image, label.shape, mode='bilinear')[0]
     maps = {'label': label}
     log_prior = prior.log_probs()[:, None, None]
-    for name, model in models.items():
-        batch = dict(inputs=[packed['inputs']], data_samples=[sample])
+    for i, (name, model) in enumerate(models.items()):
+        own = prepared[min(i, len(prepared) - 1)]
+        batch = dict(inputs=[own['inputs']], data_samples=[own['data_samples']])
         result = model.test_step(batch)[0]  # type: ignore[operator]
         maps[name] = (result.seg_logits.data.cpu() - tau_test * log_prior).argmax(0).numpy()
     # mmsegmentation loads images as BGR.

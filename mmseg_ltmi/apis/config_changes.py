@@ -56,6 +56,8 @@ def read_config(config: str | Path | Config, options: Mapping[str, Any] | None =
                 first = earlier
             raise ImportError(f'{config} imports what cannot be imported: {first}') from error
     cfg.merge_from_dict(dict(options or {}))
+    if cfg.get('data_preprocessor') and cfg.get('model'):
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)  # as mmengine's Runner
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     return cfg
 

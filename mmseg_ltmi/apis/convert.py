@@ -78,7 +78,8 @@ def to_stock(state: dict[str, Tensor], tau_test: float = 0.0) -> dict[str, Tenso
     if not places:
         raise ValueError(
             f'it has no LTMI head (no key ends in {READER}log_prior). A stock checkpoint needs no '
-            'conversion: its scores are read as they are'
+            'conversion if its loss had neither class weights nor a prior. With them, build it '
+            "with model.type='LTMIEncoderDecoder' and export ReadScores(model) (docs/export.md)"
         )
     last = _last_head(state)
     if READER not in places:  # in earlier versions the segmentor had the point of an LTMI head

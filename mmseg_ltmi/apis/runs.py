@@ -50,7 +50,9 @@ def train(
         config: a file, or a Config, which stays as it is.
         work_dir: folder of logs and checkpoints; None takes the config's, or one that is named
             after the file.
-        resume: go on from the newest checkpoint in the work dir.
+        resume: go on from the newest checkpoint in the work dir, also where the config has a
+            ``load_from``; that is where training begins while there is none. A ``load_from`` in
+            ``options`` is what mmengine resumes from.
         amp: train with automatic mixed precision.
         options: values of the config by dotted key.
         launcher: what started the processes: 'none', 'pytorch', 'slurm' or 'mpi'.
@@ -63,6 +65,12 @@ def train(
     set_work_dir(cfg, work_dir)
     if resume:
         cfg.resume = True
+        if cfg.get('load_from') and 'load_from' not in (options or {}):
+            # mmengine would resume from there.
+            if find_latest_checkpoint(cfg.work_dir):
+                cfg.load_from = None
+            else:
+                cfg.resume = False
     if amp:
         if get_device() == 'cpu':
             raise ValueError('--amp needs a GPU')

@@ -287,7 +287,8 @@ class _Switch:
             return HeadChanges()
         losses = _losses(place, head)
         if not losses:  # mmsegmentation's default is cross-entropy
-            return HeadChanges(loss='ltmi_loss')
+            # In a list, where statements change a head, there is none to update.
+            return HeadChanges(loss='ltmi_loss', merges='[' not in place)
         refusals = [_refusal(loss) for _, loss in losses]
         if predicts and None not in refusals:
             raise SwitchOnError(

@@ -64,10 +64,12 @@ def read_run(path: str | Path, pattern: re.Pattern = SEED, reading: str = '') ->
 
     Raises:
         FileNotFoundError: no such path, or nothing in it.
-        ValueError: a file of another format.
+        ValueError: a file of another format, or a ``reading`` of a file.
     """
     path = Path(path)
     file = path
+    if reading and path.is_file():
+        raise ValueError(f'{path} is one reading already: give work dirs, or leave {reading!r} out')
     if path.is_dir():
         names = [f'per_class/{reading}.json'] if reading else ['per_class*.json', 'per_class*.csv']
         found = [file for name in names for file in path.rglob(name)]
@@ -115,7 +117,7 @@ def by_name(runs: Sequence[ScoredRun]) -> dict[str, list[ScoredRun]]:
     prior or none, it takes the groups and the prior of that.
 
     Raises:
-        ValueError: runs with other classes, or twice the same name and seed.
+        ValueError: runs with other classes, or of other labels, or twice the same name and seed.
     """
     groups: dict[str, list[ScoredRun]] = {}
     for run in runs:
@@ -124,6 +126,15 @@ def by_name(runs: Sequence[ScoredRun]) -> dict[str, list[ScoredRun]]:
             raise ValueError(
                 f'{run.file} has other classes, or the same in another order, than '
                 f'{runs[0].file}: {names} against {first}'
+            )
+        pixels, of_first = (np.array([row['pixels'] for row in r.rows]) for r in (run, runs[0]))
+        # Those of a sample of pixels are estimates.
+        if not np.allclose(pixels, of_first, rtol=0.01):
+            c = int(np.abs(pixels - of_first).argmax())
+            raise ValueError(
+                f'{run.file} is judged on other images than {runs[0].file}: {names[c]} has '
+                f'{pixels[c]:.0f} and {of_first[c]:.0f} label pixels. Judge both on one split, or '
+                'give their per_class.json files of it'
             )
         group = groups.setdefault(run.name, [])
         if any(other.seed == run.seed for other in group):

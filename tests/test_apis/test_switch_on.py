@@ -245,6 +245,13 @@ def test_several_auxiliary_heads():
     assert made.notes == ['auxiliary_head[2] stays as it is: it has num_classes=2, not 19']
 
 
+def test_heads_in_a_list_that_leave_their_loss_to_mmsegmentation(tmp_path):
+    head = HEAD.format(classes=19, loss='None').replace(',\n    loss_decode=None', '')
+    heads = f'[{HEAD.format(classes=19, loss=CE)}, {head}]'
+    notes, cfg = switched(tmp_path, small(heads).replace('EncoderDecoder', 'CascadeEncoderDecoder'))
+    assert cfg.model.decode_head[1].loss_decode == cfg.ltmi_loss
+
+
 def test_the_base_modules_are_imported_too():
     text = switch_on(f'mmseg::{FAMILIES["UPerHead"]}').text
     assert "custom_imports = dict(imports=['mmseg_ltmi', 'mmpretrain.models'])\n" in text

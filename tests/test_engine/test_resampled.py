@@ -121,6 +121,24 @@ def test_a_prior_that_was_counted_behind_another_draw_is_said(root):
     assert 'the train set is resampled by RareClassDataset(temperature=1, ' in text
 
 
+def test_another_pipeline_is_counted_again(root):
+    """The same labels and sampling, and other crops."""
+    sources = set()
+    for size in (8, 16):
+        cfg = config(None, sampled())
+        crop = dict(type='RandomCrop', crop_size=(size, size))
+        cfg.train_dataloader.dataset.dataset.pipeline = [*PIPELINE[:2], crop, PIPELINE[2]]
+        cfg.custom_hooks = [dict(type='ClassPriorHook', num_samples=6)]
+        Runner.from_cfg(cfg).train()
+        prior = ClassPrior.load('work/class_prior.json')
+        assert prior.pixel_counts.sum() + prior.num_ignored == 6 * size * size
+        sources.add(prior.source)
+        stat = (root / 'work/class_prior.json').stat().st_mtime_ns
+        Runner.from_cfg(cfg).train()  # and not again without a change
+        assert (root / 'work/class_prior.json').stat().st_mtime_ns == stat
+    assert len(sources) == 2
+
+
 def test_the_hook_counts_behind_the_pipeline(root):
     hook = dict(type='ClassPriorHook', num_samples=12)
     cfg = config(None, sampled(temperature=1e-4))

@@ -12,6 +12,8 @@ from mmengine.runner import FlexibleRunner, Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from tiny import ROOT, demo_run
 
+from mmseg_ltmi.apis import runs
+
 STEPS, STOP = 5, 3
 # Dies in the middle of writing the checkpoint after the one that is resumed.
 KILLED = f"""
@@ -108,3 +110,24 @@ def test_run_killed_in_a_checkpoint_goes_on(tmp_path):
     resumed.train()
     assert_same(resumed, whole)
     assert resumed.model.decode_head.loss_decode.online_counts.sum() > 0
+
+
+def test_a_fine_tuning_is_resumed_and_not_what_it_began_with(tmp_path):
+    """``--resume`` with a ``load_from`` in the config: mmengine by itself resumes the latter."""
+    cfg = config(tmp_path / 'pretrained')
+    runs.train(cfg)
+    cfg = config(tmp_path / 'run')
+    cfg.load_from = str(tmp_path / f'pretrained/iter_{STEPS}.pth')
+    cfg.train_cfg.max_iters = 1
+    cfg.default_hooks.checkpoint.interval = 1
+    began = runs.train(cfg, resume=True)  # nothing to resume: it begins with load_from
+    assert began.iter == 1
+    cfg.train_cfg.max_iters = 2
+    resumed = runs.train(cfg, resume=True)
+    assert resumed.iter == 2 and (tmp_path / 'run/iter_2.pth').is_file()
+    # By mmengine's own way, from where the options say.
+    other = config(tmp_path / 'other')
+    other.train_cfg.max_iters = STEPS + 1
+    named = {'load_from': str(tmp_path / f'pretrained/iter_{STEPS}.pth')}
+    assert runs.train(other, resume=True, options=named).iter == STEPS + 1
+    assert not (tmp_path / f'other/iter_{STOP}.pth').exists()

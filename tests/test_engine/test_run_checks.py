@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.runner import Runner
-from mmseg.registry import MODELS
+from mmseg.registry import DATA_SAMPLERS, MODELS
 from own_data import NAMES, TURNED, config, data, write_data
 from PIL import Image
 from tiny import COUNTS, segmentor
@@ -15,6 +15,8 @@ from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.apis import choose, runs
 from mmseg_ltmi.apis.explain import explain
 from mmseg_ltmi.core import LogitAdjustedLoss
+from mmseg_ltmi.core.posterior import OperatingPoint
+from mmseg_ltmi.engine.hooks.run_checks import check_views
 
 
 @pytest.fixture(autouse=True)
@@ -248,3 +250,69 @@ def test_training_on_an_empty_split(split, lazy):
     message = f'the {split} split has no images .img, ann.: .*img_suffix'
     with pytest.raises(ValueError, match=message):
         runs.train(cfg)
+
+
+WEIGHTED = dict(type='CrossEntropyLoss', class_weight=[1.0, 2, 3, 4])
+LTMI = dict(type='LTMILoss', class_prior=COUNTS)
+
+
+@pytest.mark.parametrize(
+    'how, kind, head, loss, said',
+    [
+        ('train', 'EncoderDecoder', 'FCNHead', LTMI, 1),
+        ('test', 'EncoderDecoder', 'FCNHead', LTMI, 1),
+        ('test', 'EncoderDecoder', 'FCNHead', WEIGHTED, 1),
+        ('test', 'EncoderDecoder', 'FCNHead', dict(type='CrossEntropyLoss'), 0),
+        ('test', 'LTMIEncoderDecoder', 'FCNHead', LTMI, 0),
+        ('train', 'EncoderDecoder', 'LTMIFCNHead', LTMI, 0),
+    ],
+)
+def test_raw_scores_that_a_loss_has_shifted_are_said(root, how, kind, head, loss, said):
+    """Of a stock head in mmsegmentation's segmentor."""
+    cfg = evaluated('test')
+    cfg.model.type, cfg.model.decode_head.type = kind, head
+    cfg.model.decode_head.loss_decode = loss
+    if head == 'FCNHead':
+        cfg.model.decode_head.pop('contrast')
+    cfg.log_level = 'WARNING'
+    getattr(Runner.from_cfg(cfg), how)()
+    (log,) = root.glob('work/*/*.log')
+    assert log.read_text().count('decides by the raw scores, in validation too') == said
+
+
+class FirstTwice(torch.utils.data.Sampler):
+    def __init__(self, dataset, **options):
+        self.number = len(dataset)
+
+    def __len__(self):
+        return self.number + 1
+
+    def __iter__(self):
+        while True:
+            yield from [0, 0, *range(1, self.number)]
+
+
+DATA_SAMPLERS.register_module(module=FirstTwice, force=True)
+
+
+@pytest.mark.parametrize('prior, said', [(COUNTS, 1), ('online', 0)])
+def test_a_sampler_that_no_count_follows_is_said(root, prior, said):
+    cfg = config(prior)
+    cfg.train_dataloader.sampler = dict(type='FirstTwice')
+    cfg.log_level = 'WARNING'
+    Runner.from_cfg(cfg).train()
+    (log,) = root.glob('work/*/*.log')
+    assert log.read_text().count('FirstTwice draws the images in its own way') == said
+
+
+def test_views_by_argmax_are_refused_beside_the_iou_rule():
+    model = MODELS.build(segmentor(type='LTMIEncoderDecoder')).eval()
+    views = MODELS.build(dict(type='SegTTAModel', module=model))
+    check_views(views, [])
+    log_prior = tuple(model.decode_head.log_prior.tolist())
+    model.reader.set_point(
+        OperatingPoint('iou', tuple('abcd'), log_prior, 0.0, (0.5,) * 4, (1,) * 4)
+    )
+    with pytest.raises(ValueError, match='the IoU rule of the model would not decide: SegTTAModel'):
+        check_views(views, [])
+    check_views(MODELS.build(dict(type='LTMISegTTAModel', module=model)), [])

@@ -104,6 +104,11 @@ def test_bad_input(tmp_path):
         by_name([one, other])
     with pytest.raises(ValueError, match='two runs are called'):
         by_name([one, one])
+    rows = [{**row, 'pixels': 20.0} if row['class'] == 'b' else row for row in one.rows]
+    with pytest.raises(ValueError, match='other images than .*x.json: b has 20 and 10 label pix'):
+        by_name([one, one._replace(name='z', rows=rows)])
+    with pytest.raises(ValueError, match="x.json is one reading already: .* leave 'natural' out"):
+        read_run(tmp_path / 'x.json', reading='natural')
 
 
 def test_all_runs_take_the_groups_of_the_first(tmp_path):

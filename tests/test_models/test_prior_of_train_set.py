@@ -239,6 +239,7 @@ def test_each_config_has_the_prior_beside_it(root):
         cfg = config('prior.json')
         make_cascade(cfg)
         cfg.val_evaluator = [dict(type='LongTailIoUMetric', class_prior='prior.json')]
+        cfg.tested = dict(test_prior='prior.json')
         cfg.published = [dict(class_prior=name) for name in ('camvid', 'online', None)]
         (root / folder).mkdir()
         cfg.dump(root / folder / 'own.py')
@@ -248,6 +249,7 @@ def test_each_config_has_the_prior_beside_it(root):
         head = MODELS.build(copy.deepcopy(cfg).model).decode_head[0]
         torch.testing.assert_close(head.log_prior, ClassPrior(counts).log_probs())
         file = cfg.val_evaluator[0].class_prior
+        assert cfg.tested.test_prior == file
         assert ClassPrior.load(file).pixel_counts.tolist() == counts
         assert [part.class_prior for part in cfg.published] == ['camvid', 'online', None]
 

@@ -1,5 +1,6 @@
 """What looks at a trained model: choose, test with its result, browse and explain."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -238,6 +239,28 @@ def test_browse_two_of_a_name(folder, cfg, tmp_path):
     torch.save(content, other)
     with pytest.raises(ValueError, match=f'{folder.name}/small.pth.* in another order'):
         browse(cfg, [folder / 'small.pth', other], num_images=1)
+
+
+def test_browse_prepares_images_as_each_config_does(folder, cfg):
+    small = copy.deepcopy(cfg)
+    resize = dict(type='Resize', scale=(32, 32))
+    pipeline = small.test_dataloader.dataset.pipeline
+    small.test_dataloader.dataset.pipeline = [pipeline[0], resize, *pipeline[1:]]
+    files = [folder / 'small.pth'] * 2
+    how = dict(num_images=1, tau_test=0.8)
+    alone = browse(small, files[:1], **how).images[0]
+    page = browse(cfg, files, other_config=small, **how).images[0]
+    _, first, second = page.maps.values()
+    assert (second == list(alone.maps.values())[1]).all() and (first != second).any()
+    small.test_dataloader.dataset.indices = 3
+    with pytest.raises(ValueError, match='the second config has other images in this split'):
+        browse(cfg, files, other_config=small, num_images=1)
+
+
+def test_a_data_preprocessor_beside_the_model(folder, cfg):
+    expected = str(explain(cfg, folder / 'small.pth').rows)
+    cfg.data_preprocessor = cfg.model.pop('data_preprocessor')
+    assert str(explain(cfg, folder / 'small.pth').rows) == expected
 
 
 def test_explain_classes(folder, cfg, capsys):

@@ -24,7 +24,7 @@ from .dataset_parts import (
     own_ignore_index,
     resampling_of,
 )
-from .fingerprint import describe
+from .fingerprint import describe, pipeline_digest
 from .label_histogram import ImageCount, count_histogram, label_histogram
 from .label_space import check_ignored_is_free
 
@@ -92,8 +92,8 @@ def as_trained_source(dataset: Any, num_samples: int, seed: int) -> str:
     """The source of a prior of :func:`count_as_trained` with these arguments."""
     by = resampling_of(dataset)
     return (
-        f'counted as trained over {describe(dataset)}{f", resampled by {by}" if by else ""}, '
-        f'{num_samples} samples, seed {seed}'
+        f'counted as trained over {describe(dataset)}, pipeline [{pipeline_digest(dataset)}]'
+        f'{f", resampled by {by}" if by else ""}, {num_samples} samples, seed {seed}'
     )
 
 

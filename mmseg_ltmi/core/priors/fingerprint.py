@@ -52,6 +52,18 @@ def image_keys(part: Part, ignore_index: int) -> list[str]:
     return [_image_key(dataset.get_data_info(i), settings, local) for i in part.indices]
 
 
+def pipeline_digest(dataset: Any) -> str:
+    """8 digits that stand for the transforms of a data set and of what wraps it."""
+    return digest([_settings(transform) for transform in _transforms(dataset)])[:8]
+
+
+def _transforms(dataset: Any) -> list[Any]:
+    own = getattr(dataset, 'pipeline', None) or []
+    found = list(getattr(own, 'transforms', own))
+    inside = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    return found + [each for part in inside if part is not None for each in _transforms(part)]
+
+
 def file_key(path: Any, *facts: Any) -> str:
     """A key of a label file and whatever else decides its counts.
 

@@ -6,10 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmseg.models.segmentors import SegTTAModel
 from mmseg.registry import MODELS
 from torch import nn
+from torch.utils.data import DistributedSampler, RandomSampler, SequentialSampler
 
+from mmseg_ltmi.core.posterior import losses_of, stated_shift
 from mmseg_ltmi.core.priors import ClassPrior, PriorBuffer
 from mmseg_ltmi.core.priors.as_trained import counted_resampling
 from mmseg_ltmi.core.priors.dataset_parts import own_ignore_index, resampling_of, unwrapped
@@ -23,8 +26,17 @@ from mmseg_ltmi.core.priors.label_space import (
 from mmseg_ltmi.datasets import RareClassDataset
 from mmseg_ltmi.evaluation import LogitAdjustmentSweep
 from mmseg_ltmi.evaluation.metric_prior import check_classes, read_metric_prior
+from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
+from mmseg_ltmi.models.segmentors import ScoreReadingMixin, last_head
 from mmseg_ltmi.models.segmentors.ltmi_segmentors import sums_masks
 
+PLAIN_SAMPLERS = (
+    DefaultSampler,
+    InfiniteSampler,
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+)
 REMEDY = (
     'count the prior of the train set with mmseg-ltmi count, or put its classes and counts in the '
     "train set's order"
@@ -124,16 +136,54 @@ def trained_anyway(head: Any, dataset: Any) -> str:
 
 
 def check_views(model: Any, metrics: list[Any]) -> None:
-    """Raise ValueError where a metric of scores judges a model that merges decisions alone."""
+    """Raise ValueError where views are merged by argmax, and something needs more than that."""
     for part in model.modules():
-        merge = getattr(type(part), 'merge_preds', None)
-        if merge is SegTTAModel.merge_preds and any(
-            isinstance(metric, LogitAdjustmentSweep) for metric in metrics
-        ):
+        if getattr(type(part), 'merge_preds', None) is not SegTTAModel.merge_preds:
+            continue
+        reader = getattr(part.module, 'reader', None)
+        reason = ''
+        if any(isinstance(metric, LogitAdjustmentSweep) for metric in metrics):
+            reason = 'LogitAdjustmentSweep would judge the scores of one view'
+        elif reader is not None and reader.has_iou_rule:
+            reason = 'the IoU rule of the model would not decide'
+        if reason:
             raise ValueError(
-                'LogitAdjustmentSweep would judge the scores of one view: SegTTAModel merges the '
-                "decisions. Set tta_model.type='LTMISegTTAModel' (mmseg-ltmi test --tta does)"
+                f'{reason}: {type(part).__name__} merges the views by argmax. Set '
+                "tta_model.type='LTMISegTTAModel' (mmseg-ltmi test --tta does)"
             )
+
+
+def decides_raw(model: Any) -> str:
+    """That a segmentor decides by raw scores that its loss has shifted; '' otherwise."""
+    model = next((part for part in model.modules() if hasattr(part, 'decode_head')), None)
+    if model is None or isinstance(model, ScoreReadingMixin):
+        return ''
+    head = last_head(model)
+    if isinstance(head, LTMIHeadMixin) or getattr(head, 'out_channels', 0) == 1:
+        return ''
+    losses = losses_of(head)
+    shift = stated_shift(losses, head.num_classes)
+    is_open = any(getattr(loss, 'needs_class_prior', False) for loss in losses)
+    if not is_open and (shift is None or float(shift.max() - shift.min()) < 1e-6):
+        return ''
+    names = ', '.join(type(loss).__name__ for loss in losses)
+    return (
+        f'{names} of {type(head).__name__} shifts the scores of classes (class weights, a prior), '
+        f'and {type(model).__name__} decides by the raw scores, in validation too: set '
+        "model.type='LTMIEncoderDecoder' (LTMICascadeEncoderDecoder for a cascade), or take the "
+        'LTMI form of the head'
+    )
+
+
+def draws_anyway(prior: PriorBuffer, sampler: Any) -> str:
+    """That a prior was counted without a sampler that draws in its own way; '' otherwise."""
+    if prior.is_online or prior.is_open or isinstance(sampler, PLAIN_SAMPLERS):
+        return ''
+    return (
+        f'{type(sampler).__name__} draws the images in its own way, which no count follows: if it '
+        f'prefers some classes, {prior.describe()} is not that of training. Draw by a '
+        "RareClassDataset, or take class_prior='online'"
+    )
 
 
 def has_other_classes(trained: Mapping[str, Any], dataset: Any) -> bool:

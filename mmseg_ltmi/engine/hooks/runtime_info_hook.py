@@ -26,6 +26,8 @@ from .run_checks import (
     check_parts,
     check_prior,
     check_views,
+    decides_raw,
+    draws_anyway,
     has_other_classes,
     metainfo_of,
     reads_resampled,
@@ -51,8 +53,9 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
 
     - A class prior that is missing, or is of other classes or labels than the train set, is an
       error before training.
-    - A warning says where a prior was counted before a train set is resampled, or the scores are
-      read for the resampled one.
+    - A warning says where a prior was counted before a train set is resampled, the scores are read
+      for the resampled one, a sampler draws in its own way, or a stock head's shifted scores decide
+      as they are.
     - From a checkpoint of other classes training takes the weights, and neither a queue's keys nor
       the counts of an online prior.
     - In runs with a model or a metric of this package, an evaluated data set of other classes or
@@ -86,10 +89,13 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         if any(map(_is_ours, runner.model.modules())):
             check_parts(dataset)
             _warn(runner, (trained_anyway(head, dataset) for head in heads))
+            _warn(runner, [decides_raw(runner.model)])
         of_tests = {id(getattr(head, 'test_prior', None)) for head in heads}
         trained = [prior for prior in priors if id(prior) not in of_tests]
         shared = {id(prior.class_prior): prior for prior in reversed(trained)}  # once each
         _warn(runner, (resampled_anyway(prior, dataset) for prior in shared.values()))
+        sampler = runner.train_dataloader.sampler
+        _warn(runner, (draws_anyway(prior, sampler) for prior in shared.values()))
         models = (m for m in runner.model.modules() if hasattr(m, 'decode_head'))
         _warn(runner, (reads_resampled(last_head(model), dataset) for model in models))
         known = [prior.class_prior for prior in priors if prior.class_prior is not None]
@@ -110,6 +116,8 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         super().before_test(runner)
         forget_announcements()
         check_views(runner.model, _metrics_of(runner.test_loop))
+        if any(map(_is_ours, [*runner.model.modules(), *_metrics_of(runner.test_loop)])):
+            _warn(runner, [decides_raw(runner.model)])
         self._compare(runner, runner.test_loop, 'the test set')
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:

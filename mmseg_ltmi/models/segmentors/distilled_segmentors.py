@@ -32,7 +32,8 @@ class TeacherMixin(_Segmentor):
     ``L = gamma L_sup + beta (L_con + L_T) + alpha L_KD``: gamma is ``loss_weight`` of the head's
     ``loss_decode``, beta that of ``contrast.loss``. L_KD compares scores of one reading: a frozen
     teacher's are shifted by what its loss and the student's differ in, which is nothing where both
-    are adjusted by the same prior.
+    are adjusted by the same prior. With a ``test_prior`` a frozen teacher is taken for one that
+    reads the images of testing: one of images drawn as they are, or with the same ``test_prior``.
 
     Args:
         teacher: ``dict(config=..., checkpoint=...)``, a trained network with any backbone and a
