@@ -90,8 +90,9 @@ rows = {
     'LTMI-sampling': resampled(adjusted({}, **_half), **_sampled),
     'LTMI-paste': resampled(adjusted({}, **_half), **_pasted),
     'LTMI-Lovasz': beside_lovasz(adjusted({}, **_half)),
-    # What may bring in classes that are never predicted.
+    # What may bring in classes that are never predicted, and what more steps are worth.
     'LTMI-tau-1': adjusted({}, tau=1.0, class_weight='inverse_sqrt'),
     'LTMI-cosine': with_head(adjusted({}, **_half), classifier=dict(type='cosine')),
+    'half-weights-long': longer(adjusted(**_half)),
     'LTMI-long': longer(adjusted({}, **_half)),
 }
