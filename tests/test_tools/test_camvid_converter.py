@@ -42,3 +42,9 @@ def test_bad_input(source):
     (source / 'valannot/a.png').unlink()
     assert 'no label map' in run(source, '--force').stderr
     assert 'no folder train, trainannot' in run(source.parent / 'none', '--force').stderr
+
+
+def test_a_file_that_cannot_be_written(source):
+    (source.parent / 'out/img_dir/train/a.jpg').mkdir(parents=True)
+    done = run(source, '--force')
+    assert done.returncode == 1 and 'img_dir/train/a.jpg cannot be written' in done.stderr

@@ -26,6 +26,7 @@ def convert(source: Path, target: Path, jpeg_quality: int = 90) -> dict[str, int
     Raises:
         FileNotFoundError: a folder or a label map is missing.
         ValueError: a label map that cannot be read, or with labels other than 0..11.
+        OSError: a file cannot be written.
     """
     missing = [f for s in SPLITS for f in (s, f'{s}annot') if not (source / f).is_dir()]
     if missing:
@@ -52,13 +53,15 @@ def _convert_split(source: Path, target: Path, split: str, jpeg_quality: int) ->
         if label.ndim != 2 or label.max() > VOID:
             raise ValueError(f'{label_file} must be one channel with labels 0..{VOID}')
         label = np.where(label == VOID, IGNORE, label).astype(np.uint8)
-        cv2.imwrite(
-            str(target / 'img_dir' / split / f'{image.stem}.jpg'),
-            pixels,
-            [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality],
-        )
-        cv2.imwrite(str(target / 'ann_dir' / split / image.name), label)
+        quality = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]
+        _save(target / 'img_dir' / split / f'{image.stem}.jpg', pixels, quality)
+        _save(target / 'ann_dir' / split / image.name, label, [])
     return len(images)
+
+
+def _save(file: Path, pixels: np.ndarray, options: list[int]) -> None:
+    if not cv2.imwrite(str(file), pixels, options):
+        raise OSError(f'{file} cannot be written')
 
 
 def main() -> None:
@@ -73,7 +76,7 @@ def main() -> None:
         sys.exit(f'{args.out} exists: name another folder or give --force')
     try:
         counts = convert(args.source, args.out)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(str(error))
     for split, expected in SPLITS.items():
         note = '' if counts[split] == expected else f', but CamVid has {expected}'
