@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,7 @@ def _images(dataset: Any) -> list[tuple[Any, int]]:
 def _same_images(dataset: Any, images: list[tuple[Any, int]]) -> list[tuple[Any, int]]:
     found = _images(dataset)
     paths = [
-        [part.get_data_info(index)['img_path'] for part, index in which]
+        [os.path.realpath(part.get_data_info(index)['img_path']) for part, index in which]
         for which in (found, images)
     ]
     if paths[0] != paths[1]:

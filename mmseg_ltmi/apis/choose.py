@@ -287,11 +287,15 @@ def choose(
             'values': values,
         },
     )
+    rows = {name: class_rows(of, prior.names, prior) for name, of in areas.items()}
+    for of_point in rows.values():  # those of a sample have an estimate of the images' labels
+        for row, exact in zip(of_point, rows['natural'], strict=True):
+            row['pixels'] = exact['pixels']
     return Choice(
         point,
         points,
         values,
-        rows={name: class_rows(of, prior.names, prior) for name, of in areas.items()},
+        rows=rows,
         taus=selection.taus,
         select_curve=_curve(selection),
         report_curve=None if judged is None else _curve(judged),

@@ -52,7 +52,7 @@ def train(
             after the file.
         resume: go on from the newest checkpoint in the work dir, also where the config has a
             ``load_from``; that is where training begins while there is none. A ``load_from`` in
-            ``options`` is what mmengine resumes from.
+            ``options``, or one beside the config's own ``resume=True``, is resumed itself.
         amp: train with automatic mixed precision.
         options: values of the config by dotted key.
         launcher: what started the processes: 'none', 'pytorch', 'slurm' or 'mpi'.
@@ -63,7 +63,7 @@ def train(
     """
     cfg = read_config(config, options)
     set_work_dir(cfg, work_dir)
-    if resume:
+    if resume and not cfg.get('resume'):
         cfg.resume = True
         if cfg.get('load_from') and 'load_from' not in (options or {}):
             # mmengine would resume from there.

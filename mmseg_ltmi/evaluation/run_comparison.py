@@ -128,9 +128,8 @@ def by_name(runs: Sequence[ScoredRun]) -> dict[str, list[ScoredRun]]:
                 f'{runs[0].file}: {names} against {first}'
             )
         pixels, of_first = (np.array([row['pixels'] for row in r.rows]) for r in (run, runs[0]))
-        # Those of a sample of pixels are estimates.
-        if not np.allclose(pixels, of_first, rtol=0.01):
-            c = int(np.abs(pixels - of_first).argmax())
+        if (pixels != of_first).any():
+            c = int((np.abs(pixels - of_first) / np.maximum(pixels, of_first).clip(1)).argmax())
             raise ValueError(
                 f'{run.file} is judged on other images than {runs[0].file}: {names[c]} has '
                 f'{pixels[c]:.0f} and {of_first[c]:.0f} label pixels. Judge both on one split, or '

@@ -13,6 +13,7 @@ from tiny import COUNTS, batch, demo_run, segmentor
 from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.apis.count import count
 from mmseg_ltmi.core.priors import PriorBuffer, count_as_trained
+from mmseg_ltmi.core.priors.fingerprint import pipeline_digest
 from mmseg_ltmi.engine.hooks.run_checks import reads_resampled, resampled_anyway
 from mmseg_ltmi.prior_message import announced_prior
 
@@ -139,6 +140,30 @@ def test_another_pipeline_is_counted_again(root):
     assert len(sources) == 2
 
 
+def test_a_pipeline_is_told_by_its_settings(root):
+    """In every process, and after it has run."""
+
+    def made(ratio=0.75, degree=10):
+        turn = dict(type='RandomRotate', prob=1.0, degree=degree)
+        steps = [
+            *PIPELINE[:2],
+            dict(type='RandomResize', scale=(32, 32), ratio_range=(0.5, 2.0), keep_ratio=True),
+            dict(type='RandomCrop', crop_size=(16, 16), cat_max_ratio=ratio),
+            dict(
+                type='RandomApply', transforms=[dict(type='RandomRotate', prob=1.0, degree=degree)]
+            ),
+            PIPELINE[2],
+        ]
+        return DATASETS.build(data(pipeline=steps))
+
+    dataset = made()
+    before = pipeline_digest(dataset)
+    for i in range(4):
+        dataset[i]
+    assert pipeline_digest(dataset) == pipeline_digest(made()) == before
+    assert len({before, pipeline_digest(made(ratio=0.5)), pipeline_digest(made(degree=20))}) == 3
+
+
 def test_the_hook_counts_behind_the_pipeline(root):
     hook = dict(type='ClassPriorHook', num_samples=12)
     cfg = config(None, sampled(temperature=1e-4))
@@ -203,21 +228,22 @@ def test_scores_without_a_stated_shift_are_brought_to_the_test_prior(root):
         torch.testing.assert_close(model.decode_head.score_reader.natural_shift, want)
 
 
-@pytest.mark.parametrize('known', [True, False])
-def test_a_stock_checkpoint_is_brought_to_the_test_prior(root, known, caplog):
-    pi_train = [20, 20, 30, 30]
+@pytest.mark.parametrize('given', [[20, 20, 30, 30], None, 'online'])
+def test_a_stock_checkpoint_is_brought_to_the_test_prior(root, given):
     stock = MODELS.build(
         segmentor(ltmi=False, head=dict(loss_decode=dict(type='CrossEntropyLoss')))
     )
-    loss = dict(type='LTMILoss', class_prior=pi_train if known else None)
+    loss = dict(type='LTMILoss', class_prior=given)
     head = dict(loss_decode=loss, contrast=None, test_prior=COUNTS)
     model = MODELS.build(segmentor(head=head))
-    with caplog.at_level('INFO'):
-        model.load_state_dict(stock.state_dict(), strict=False)
-    want = ClassPrior(COUNTS).log_probs()
-    reader = model.decode_head.score_reader
-    shift = want - ClassPrior(pi_train).log_probs() if known else torch.zeros(4)
-    torch.testing.assert_close(reader.natural_shift, shift)
+    model.load_state_dict(stock.state_dict(), strict=False)
+    shift = torch.zeros(4)  # of a prior that is not known, or has not counted yet
+    if isinstance(given, list):
+        shift = ClassPrior(COUNTS).log_probs() - ClassPrior(given).log_probs()
+    torch.testing.assert_close(model.decode_head.score_reader.natural_shift, shift)
+    missing = MODELS.build(segmentor(head={**head, 'test_prior': 'nowhere.json'}))
+    with pytest.raises(FileNotFoundError, match='nowhere.json'):
+        missing.load_state_dict(stock.state_dict(), strict=False)
 
 
 def test_a_test_prior_needs_that_of_training(root):

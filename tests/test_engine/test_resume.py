@@ -131,3 +131,7 @@ def test_a_fine_tuning_is_resumed_and_not_what_it_began_with(tmp_path):
     named = {'load_from': str(tmp_path / f'pretrained/iter_{STEPS}.pth')}
     assert runs.train(other, resume=True, options=named).iter == STEPS + 1
     assert not (tmp_path / f'other/iter_{STOP}.pth').exists()
+    own = config(tmp_path / 'own')
+    own.train_cfg.max_iters, own.resume, own.load_from = STEPS + 1, True, named['load_from']
+    assert runs.train(own, resume=True).iter == STEPS + 1
+    assert not (tmp_path / f'own/iter_{STOP}.pth').exists()

@@ -10,13 +10,15 @@ from mmseg.registry import DATA_SAMPLERS, MODELS
 from own_data import NAMES, TURNED, config, data, write_data
 from PIL import Image
 from tiny import COUNTS, segmentor
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.apis import choose, runs
 from mmseg_ltmi.apis.explain import explain
 from mmseg_ltmi.core import LogitAdjustedLoss
 from mmseg_ltmi.core.posterior import OperatingPoint
-from mmseg_ltmi.engine.hooks.run_checks import check_views
+from mmseg_ltmi.core.priors import PriorBuffer
+from mmseg_ltmi.engine.hooks.run_checks import check_views, decides_raw, draws_anyway
 
 
 @pytest.fixture(autouse=True)
@@ -303,6 +305,20 @@ def test_a_sampler_that_no_count_follows_is_said(root, prior, said):
     Runner.from_cfg(cfg).train()
     (log,) = root.glob('work/*/*.log')
     assert log.read_text().count('FirstTwice draws the images in its own way') == said
+
+
+def test_a_sampler_of_a_batch_sampler_is_said_too():
+    prior, images = PriorBuffer(COUNTS, None, 'prior'), range(4)
+    for sampler, said in ((FirstTwice(images), True), (RandomSampler(images), False)):
+        loader = DataLoader(images, batch_sampler=BatchSampler(sampler, 2, True))
+        assert ('FirstTwice draws the images' in draws_anyway(prior, loader)) == said
+
+
+def test_a_segmentor_of_ones_own_is_left_alone():
+    class Own(torch.nn.Module):
+        decode_head = None
+
+    assert decides_raw(Own()) == '' == decides_raw(torch.nn.Sequential(Own()))
 
 
 def test_views_by_argmax_are_refused_beside_the_iou_rule():

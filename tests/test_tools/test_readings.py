@@ -75,7 +75,7 @@ def test_a_sweep_is_of_all_views(folder, swept):
     swept.model = ConfigDict(type='SegTTAModel', module=swept.model)
     swept.test_dataloader.dataset.pipeline = swept.tta_pipeline
     swept.work_dir, swept.load_from = str(folder / 'test'), str(folder / 'small.pth')
-    with pytest.raises(ValueError, match="Set tta_model.type='LTMISegTTAModel'"):
+    with pytest.raises(ValueError, match='tta_model.type=LTMISegTTAModel'):
         Runner.from_cfg(swept).test()
 
 

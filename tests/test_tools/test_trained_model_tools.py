@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -97,6 +98,8 @@ def test_the_same_images_are_cross_fitted_by_default(folder, cfg, told, warn):
     assert found.values == folded.values and found.point.report['folds'] == 5 and not told
     same = choose(cfg, folder / 'small.pth', select='test', warn=warn)
     assert same.title == 'test split, cross-fitted in 5 folds' and not told
+    pixels = [[row['pixels'] for row in rows] for rows in same.rows.values()]
+    assert all(of_point == pixels[0] for of_point in pixels)  # also where a sample was measured
     for folds in (0, 1):
         found = choose(cfg, folder / 'small.pth', folds=folds, warn=warn)
         assert found.title == 'test split, chosen on val' and found.point.report['folds'] == 0
@@ -252,6 +255,8 @@ def test_browse_prepares_images_as_each_config_does(folder, cfg):
     page = browse(cfg, files, other_config=small, **how).images[0]
     _, first, second = page.maps.values()
     assert (second == list(alone.maps.values())[1]).all() and (first != second).any()
+    small.test_dataloader.dataset.data_root = os.path.relpath(folder / 'data')  # the same files
+    browse(cfg, files, other_config=small, **how)
     small.test_dataloader.dataset.indices = 3
     with pytest.raises(ValueError, match='the second config has other images in this split'):
         browse(cfg, files, other_config=small, num_images=1)

@@ -54,7 +54,7 @@ def image_keys(part: Part, ignore_index: int) -> list[str]:
 
 def pipeline_digest(dataset: Any) -> str:
     """8 digits that stand for the transforms of a data set and of what wraps it."""
-    return digest([_settings(transform) for transform in _transforms(dataset)])[:8]
+    return digest(str([_plain(transform) for transform in _transforms(dataset)]))[:8]
 
 
 def _transforms(dataset: Any) -> list[Any]:
@@ -62,6 +62,27 @@ def _transforms(dataset: Any) -> list[Any]:
     found = list(getattr(own, 'transforms', own))
     inside = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
     return found + [each for part in inside if part is not None for each in _transforms(part)]
+
+
+def _plain(value: Any) -> Any:
+    """What is the same in every process, and after transforms have run."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, dict):
+        return [(str(key), _plain(each)) for key, each in sorted(value.items(), key=str)]
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(each) for each in value]
+    if hasattr(value, 'tolist'):
+        return value.tolist()
+    name = f'{type(value).__module__}.{type(value).__qualname__}'
+    # What images change is left out: mmsegmentation's reduce_zero_label, which the label files'
+    # keys cover, and objects inside, such as the Resize of a RandomResize.
+    settings = {
+        key: each
+        for key, each in getattr(value, '__dict__', {}).items()
+        if key == 'transforms' or not (key == 'reduce_zero_label' or hasattr(each, '__dict__'))
+    }
+    return name, _plain(settings)
 
 
 def file_key(path: Any, *facts: Any) -> str:

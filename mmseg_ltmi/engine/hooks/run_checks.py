@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 from mmengine.dataset import DefaultSampler, InfiniteSampler
-from mmseg.models.segmentors import SegTTAModel
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
 from mmseg.registry import MODELS
 from torch import nn
-from torch.utils.data import DistributedSampler, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DistributedSampler, RandomSampler, SequentialSampler
 
 from mmseg_ltmi.core.posterior import losses_of, stated_shift
 from mmseg_ltmi.core.priors import ClassPrior, PriorBuffer
@@ -148,18 +149,19 @@ def check_views(model: Any, metrics: list[Any]) -> None:
             reason = 'the IoU rule of the model would not decide'
         if reason:
             raise ValueError(
-                f'{reason}: {type(part).__name__} merges the views by argmax. Set '
-                "tta_model.type='LTMISegTTAModel' (mmseg-ltmi test --tta does)"
+                f'{reason}: {type(part).__name__} merges the views by argmax. Test with '
+                'mmseg-ltmi test --tta, or with --cfg-options tta_model.type=LTMISegTTAModel'
             )
 
 
 def decides_raw(model: Any) -> str:
     """That a segmentor decides by raw scores that its loss has shifted; '' otherwise."""
-    model = next((part for part in model.modules() if hasattr(part, 'decode_head')), None)
+    model = next((part for part in model.modules() if isinstance(part, EncoderDecoder)), None)
     if model is None or isinstance(model, ScoreReadingMixin):
         return ''
     head = last_head(model)
-    if isinstance(head, LTMIHeadMixin) or getattr(head, 'out_channels', 0) == 1:
+    is_plain = isinstance(head, BaseDecodeHead) and not isinstance(head, LTMIHeadMixin)
+    if not is_plain or head.out_channels == 1:
         return ''
     losses = losses_of(head)
     shift = stated_shift(losses, head.num_classes)
@@ -175,13 +177,20 @@ def decides_raw(model: Any) -> str:
     )
 
 
-def draws_anyway(prior: PriorBuffer, sampler: Any) -> str:
-    """That a prior was counted without a sampler that draws in its own way; '' otherwise."""
-    if prior.is_online or prior.is_open or isinstance(sampler, PLAIN_SAMPLERS):
+def draws_anyway(prior: PriorBuffer, loader: Any) -> str:
+    """That a train loader draws in its own way, which no count follows; '' if it does not."""
+    batches = getattr(loader, 'batch_sampler', None)
+    sampler = getattr(batches, 'sampler', getattr(loader, 'sampler', None))
+    own = [
+        type(part).__name__
+        for part, plain in ((batches, BatchSampler), (sampler, PLAIN_SAMPLERS))
+        if part is not None and not isinstance(part, plain)
+    ]
+    if prior.is_online or prior.is_open or not own:
         return ''
     return (
-        f'{type(sampler).__name__} draws the images in its own way, which no count follows: if it '
-        f'prefers some classes, {prior.describe()} is not that of training. Draw by a '
+        f'{" of ".join(own)} draws the images in its own way, which no count follows: unless '
+        f'{prior.describe()} was counted for it, or it prefers no class, draw by a '
         "RareClassDataset, or take class_prior='online'"
     )
 

@@ -94,8 +94,8 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         trained = [prior for prior in priors if id(prior) not in of_tests]
         shared = {id(prior.class_prior): prior for prior in reversed(trained)}  # once each
         _warn(runner, (resampled_anyway(prior, dataset) for prior in shared.values()))
-        sampler = runner.train_dataloader.sampler
-        _warn(runner, (draws_anyway(prior, sampler) for prior in shared.values()))
+        loader = runner.train_dataloader
+        _warn(runner, (draws_anyway(prior, loader) for prior in shared.values()))
         models = (m for m in runner.model.modules() if hasattr(m, 'decode_head'))
         _warn(runner, (reads_resampled(last_head(model), dataset) for model in models))
         known = [prior.class_prior for prior in priors if prior.class_prior is not None]

@@ -454,11 +454,15 @@ def _adapt_state_dict(head: LTMIHeadMixin, state_dict: dict[str, Tensor], prefix
     ):
         # The scores of a stock checkpoint are the natural posterior, whatever the config's loss
         # would make of them. Training on tells the reader otherwise in its first step.
-        read, _ = head._at_test_prior(torch.zeros(head.num_classes))
-        how = 'as the natural posterior'
+        read, how = torch.zeros(head.num_classes), 'as the natural posterior'
         if head.test_prior is not None:
-            known = 'brought to' if head.log_prior.numel() else 'without class_prior not brought to'
-            how = f'{how} of its train set, {known} test_prior'
+            head.test_prior.check_found()
+            how += ' of its train set'
+            if any(not prior.is_open and not prior.is_online for prior in head._priors()):
+                read, _ = head._at_test_prior(read)
+                how += ', which class_prior is taken to be of, brought to test_prior'
+            else:
+                how += ', and not brought to test_prior, for which class_prior is wanted'
         print_log(
             f'{prefix.rstrip(".") or "the head"}: the checkpoint is of a stock head, and its '
             f'scores are read {how}',

@@ -227,11 +227,11 @@ class LTMISegTTAModel(SegTTAModel):
 
 def _reading_shift(model: Any) -> Tensor:
     """What a segmentor has added to the natural log-posterior, float32 (C,)."""
-    head = last_head(model)
+    head = last_head(model) if hasattr(model, 'decode_head') else None
     if isinstance(head, LTMIHeadMixin):
         return head.reading_shift().nan_to_num(nan=0.0)
     reader = getattr(model, 'reader', None)
-    return torch.zeros(model.num_classes) if reader is None else reader.reading_shift()
+    return torch.zeros(model.out_channels) if reader is None else reader.reading_shift()
 
 
 def unknown_prior(model: nn.Module) -> str:
