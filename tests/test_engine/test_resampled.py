@@ -149,9 +149,7 @@ def test_a_pipeline_is_told_by_its_settings(root):
             *PIPELINE[:2],
             dict(type='RandomResize', scale=(32, 32), ratio_range=(0.5, 2.0), keep_ratio=True),
             dict(type='RandomCrop', crop_size=(16, 16), cat_max_ratio=ratio),
-            dict(
-                type='RandomApply', transforms=[dict(type='RandomRotate', prob=1.0, degree=degree)]
-            ),
+            dict(type='RandomApply', transforms=[turn]),
             PIPELINE[2],
         ]
         return DATASETS.build(data(pipeline=steps))
