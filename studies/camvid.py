@@ -34,6 +34,12 @@ def taught(contrast=None, by='teacher', loss=None, **model):
     return dict(row, needs=by)
 
 
+def with_region(row):
+    """The row with region rebalance, for one seed."""
+    row['change']['model']['decode_head']['region'] = dict()
+    return dict(row, seeds=(0,))
+
+
 def longer(row):
     """Three times the steps."""
     row['change'].update(
@@ -61,6 +67,8 @@ rows = {
     'half-weights': dict(adjusted(**_half), **_six),
     'GML': adjusted({}, tau=0.0),
     'LTMI': dict(adjusted({}, **_half), **_six),
+    'region': with_region(adjusted(tau=0.0)),
+    'LTMI-region': with_region(adjusted({}, **_half)),
     'LTMI-teacher': taught(loss=_half),
     'teacher': longer(adjusted(**_weights)),
     # What the configs do not have; beta was 0.3 until camvid_drives.py was read.
