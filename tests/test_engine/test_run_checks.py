@@ -18,7 +18,7 @@ from mmseg_ltmi.apis.explain import explain
 from mmseg_ltmi.core import LogitAdjustedLoss
 from mmseg_ltmi.core.posterior import OperatingPoint
 from mmseg_ltmi.core.priors import PriorBuffer
-from mmseg_ltmi.engine.hooks.run_checks import check_views, decides_raw, draws_anyway
+from mmseg_ltmi.engine.hooks.run_checks import check_views, raw_decision_warning, sampler_warning
 
 
 @pytest.fixture(autouse=True)
@@ -311,14 +311,14 @@ def test_a_sampler_of_a_batch_sampler_is_said_too():
     prior, images = PriorBuffer(COUNTS, None, 'prior'), range(4)
     for sampler, said in ((FirstTwice(images), True), (RandomSampler(images), False)):
         loader = DataLoader(images, batch_sampler=BatchSampler(sampler, 2, True))
-        assert ('FirstTwice draws the images' in draws_anyway(prior, loader)) == said
+        assert ('FirstTwice draws the images' in sampler_warning(prior, loader)) == said
 
 
 def test_a_segmentor_of_ones_own_is_left_alone():
     class Own(torch.nn.Module):
         decode_head = None
 
-    assert decides_raw(Own()) == '' == decides_raw(torch.nn.Sequential(Own()))
+    assert raw_decision_warning(Own()) == '' == raw_decision_warning(torch.nn.Sequential(Own()))
 
 
 def test_views_by_argmax_are_refused_beside_the_iou_rule():

@@ -154,7 +154,7 @@ def check_views(model: Any, metrics: list[Any]) -> None:
             )
 
 
-def decides_raw(model: Any) -> str:
+def raw_decision_warning(model: Any) -> str:
     """That a segmentor decides by raw scores that its loss has shifted; '' otherwise."""
     model = next((part for part in model.modules() if isinstance(part, EncoderDecoder)), None)
     if model is None or isinstance(model, ScoreReadingMixin):
@@ -177,7 +177,7 @@ def decides_raw(model: Any) -> str:
     )
 
 
-def draws_anyway(prior: PriorBuffer, loader: Any) -> str:
+def sampler_warning(prior: PriorBuffer, loader: Any) -> str:
     """That a train loader draws in its own way, which no count follows; '' if it does not."""
     batches = getattr(loader, 'batch_sampler', None)
     sampler = getattr(batches, 'sampler', getattr(loader, 'sampler', None))

@@ -26,12 +26,12 @@ from .run_checks import (
     check_parts,
     check_prior,
     check_views,
-    decides_raw,
-    draws_anyway,
     has_other_classes,
     metainfo_of,
+    raw_decision_warning,
     reads_resampled,
     resampled_anyway,
+    sampler_warning,
     trained_anyway,
 )
 
@@ -89,13 +89,13 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         if any(map(_is_ours, runner.model.modules())):
             check_parts(dataset)
             _warn(runner, (trained_anyway(head, dataset) for head in heads))
-            _warn(runner, [decides_raw(runner.model)])
+            _warn(runner, [raw_decision_warning(runner.model)])
         of_tests = {id(getattr(head, 'test_prior', None)) for head in heads}
         trained = [prior for prior in priors if id(prior) not in of_tests]
         shared = {id(prior.class_prior): prior for prior in reversed(trained)}  # once each
         _warn(runner, (resampled_anyway(prior, dataset) for prior in shared.values()))
         loader = runner.train_dataloader
-        _warn(runner, (draws_anyway(prior, loader) for prior in shared.values()))
+        _warn(runner, (sampler_warning(prior, loader) for prior in shared.values()))
         models = (m for m in runner.model.modules() if hasattr(m, 'decode_head'))
         _warn(runner, (reads_resampled(last_head(model), dataset) for model in models))
         known = [prior.class_prior for prior in priors if prior.class_prior is not None]
@@ -117,7 +117,7 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         forget_announcements()
         check_views(runner.model, _metrics_of(runner.test_loop))
         if any(map(_is_ours, [*runner.model.modules(), *_metrics_of(runner.test_loop)])):
-            _warn(runner, [decides_raw(runner.model)])
+            _warn(runner, [raw_decision_warning(runner.model)])
         self._compare(runner, runner.test_loop, 'the test set')
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
