@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import nn
 from mmseg_ltmi.core.class_names import distinct_names
 from mmseg_ltmi.core.priors import ClassPrior
 from mmseg_ltmi.core.priors.annotation_loader import count_image, label_loader
-from mmseg_ltmi.core.priors.dataset_parts import dataset_parts
+from mmseg_ltmi.core.priors.dataset_parts import distinct_images, image_file
 from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.models.segmentors import last_head
 from mmseg_ltmi.visualization import TailImage, choose_images, draw_tail_page
@@ -104,7 +103,7 @@ def browse(
     names = tuple(distinct_names(metainfo['classes']))
     tail = wanted_classes(classes, prior, names)
     ignore_index = last_head(first).ignore_index
-    images = _images(dataset)
+    images = distinct_images(dataset)
     # Each model sees images as its own config prepares them.
     prepared = [images, *(_same_images(other, images) for other in others)]
     counts = _label_counts(images, len(names), ignore_index, progress)
@@ -132,18 +131,9 @@ def wanted_classes(
     return [classes.index(name) for name in names]
 
 
-def _images(dataset: Any) -> list[tuple[Any, int]]:
-    """Where the images of a data set are: the data set inside, and the place there."""
-    return [(part.dataset, index) for part in dataset_parts(dataset) for index in part.indices]
-
-
 def _same_images(dataset: Any, images: list[tuple[Any, int]]) -> list[tuple[Any, int]]:
-    found = _images(dataset)
-    paths = [
-        [os.path.realpath(part.get_data_info(index)['img_path']) for part, index in which]
-        for which in (found, images)
-    ]
-    if paths[0] != paths[1]:
+    found = distinct_images(dataset)
+    if [image_file(*image) for image in found] != [image_file(*image) for image in images]:
         raise ValueError(
             'the second config has other images in this split than the first: give both the same '
             'data set'

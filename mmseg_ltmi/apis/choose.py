@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from mmseg_ltmi.core.posterior import ClassMemory, OperatingPoint, ScoreReader
 from mmseg_ltmi.core.posterior.score_reader import MEMORY
-from mmseg_ltmi.core.priors.dataset_parts import dataset_parts
+from mmseg_ltmi.core.priors.dataset_parts import distinct_images, image_file
 from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.evaluation import (
     OperatingPointMetric,
@@ -396,8 +395,7 @@ def _default_folds(
 
 def _images_of(dataset: Any) -> set[str]:
     # The files: splits of two names, or with other indices, may read the same ones.
-    infos = (part.dataset.get_data_info(i) for part in dataset_parts(dataset) for i in part.indices)
-    return {os.path.realpath(info['img_path']) for info in infos if info.get('img_path')}
+    return {image_file(*image) for image in distinct_images(dataset)} - {''}
 
 
 def _curve(metric: OperatingPointMetric) -> list[dict[str, float]]:

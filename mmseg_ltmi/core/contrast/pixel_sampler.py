@@ -118,6 +118,8 @@ class ClassBalancedPixelSampler(UniformPixelSampler):
     def _balanced(self, weight: Tensor, labels: Tensor, num_classes: int) -> Tensor:
         """Scale weights so that each class's sum to its pixels to the power (label C: no class)."""
         total = weight.new_zeros(num_classes + 1).index_add(0, labels, weight)
+        if not self.power:  # one, of which no pixels need to be counted
+            return weight / total[labels]
         count = weight.new_zeros(num_classes + 1).index_add(0, labels, torch.ones_like(weight))
         return weight * (count**self.power / total)[labels]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 from .label_space import check_same_classes, labels_of
@@ -37,6 +38,17 @@ def dataset_parts(dataset: Any) -> list[Part]:
     return [Part(leaf, list(indices)) for leaf, indices in parts.values()]
 
 
+def distinct_images(dataset: Any) -> list[tuple[Any, int]]:
+    """The images of :func:`dataset_parts`, each with its data set; errors as there."""
+    return [(part.dataset, index) for part in dataset_parts(dataset) for index in part.indices]
+
+
+def image_file(dataset: Any, index: int) -> str:
+    """The file of an image, whatever path leads to it; '' where a data set names none."""
+    path = dataset.get_data_info(index).get('img_path')
+    return os.path.realpath(path) if path else ''
+
+
 def dataset_images(dataset: Any) -> list[tuple[Any, int]]:
     """Of each item of a data set, the data set that is not wrapped and the image in it.
 
@@ -64,13 +76,12 @@ def resampling_of(dataset: Any, of_items: bool = False) -> str:
         of_items: leave transforms out, which keep the images that items are of.
     """
     found = [str(getattr(dataset, 'resampling', ''))]
-    parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    parts = wrapped(dataset)
     if type(dataset).__name__ == 'ClassBalancedDataset' or len({*map(_times, parts)}) > 1:
         found.append(type(dataset).__name__)
     if not of_items:
-        pipeline = getattr(dataset, 'pipeline', None) or ()
-        found += [getattr(step, 'resampling', '') for step in _steps(pipeline)]
-    found += [resampling_of(part, of_items) for part in parts if part is not None]
+        found += [getattr(step, 'resampling', '') for step in pipeline_steps(dataset)]
+    found += [resampling_of(part, of_items) for part in parts]
     return ', '.join(filter(None, found))
 
 
@@ -78,7 +89,9 @@ def _times(part: Any) -> int:
     return getattr(part, 'times', 1)  # of a RepeatDataset
 
 
-def _steps(pipeline: Any) -> Any:
+def pipeline_steps(dataset: Any) -> Any:
+    """The transforms of a data set, or of a wrapper's own; none where it has no pipeline."""
+    pipeline = getattr(dataset, 'pipeline', None) or ()
     return getattr(pipeline, 'transforms', pipeline)
 
 
@@ -129,8 +142,13 @@ def common_labels(parts: list[Part], ignore_index: int | None = None) -> dict[st
 
 def unwrapped(dataset: Any) -> list[Any]:
     """The data sets inside a wrapped one, of any kind; one that is not wrapped itself."""
+    return [leaf for part in wrapped(dataset) for leaf in unwrapped(part)] or [dataset]
+
+
+def wrapped(dataset: Any) -> list[Any]:
+    """What a wrapper of any kind holds, wrapped or not; [] of a data set that wraps none."""
     parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    return [dataset] if parts[0] is None else [leaf for part in parts for leaf in unwrapped(part)]
+    return [] if parts[0] is None else list(parts)
 
 
 def own_ignore_index(dataset: Any) -> int:

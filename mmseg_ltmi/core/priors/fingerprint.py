@@ -8,7 +8,7 @@ import pickle
 from typing import Any
 
 from .annotation_loader import find_label_loader
-from .dataset_parts import Part, dataset_parts, own_ignore_index
+from .dataset_parts import Part, dataset_parts, own_ignore_index, pipeline_steps, wrapped
 
 
 def describe(dataset: Any) -> str:
@@ -58,10 +58,8 @@ def pipeline_digest(dataset: Any) -> str:
 
 
 def _transforms(dataset: Any) -> list[Any]:
-    own = getattr(dataset, 'pipeline', None) or []
-    found = list(getattr(own, 'transforms', own))
-    inside = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    return found + [each for part in inside if part is not None for each in _transforms(part)]
+    own = list(pipeline_steps(dataset))
+    return own + [step for part in wrapped(dataset) for step in _transforms(part)]
 
 
 def _plain(value: Any) -> Any:
