@@ -326,17 +326,19 @@ def _shift_warning(
 
 
 def _predict_with_memory(model: Any, memory: ClassMemory, batch: Any) -> Any:
-    """Predictions that have ``memory_logits`` too, what a memory adds at weight 1.
+    """Predictions that have ``memory_logits`` too, the log-posterior of a memory.
 
-    The scores are linear in the weight, as is what becomes of them until the decision (upsampling,
-    the mean of windows), so predictions at weights 0 and 1 say what there is at any other.
+    At weight 1 the scores are the mean of the classifier's and the memory's. What becomes of them
+    until the decision is linear (upsampling, the mean of windows), so predictions without and with
+    the memory say what it gives.
     """
     model.reader.set_memory(memory, weight=1.0)
     both = model.test_step(batch)
     model.reader.reset_point()
     samples = model.test_step(batch)
     for sample, other in zip(samples, both, strict=True):
-        sample.memory_logits = PixelData(data=other.seg_logits.data - sample.seg_logits.data)
+        memory = 2 * other.seg_logits.data - sample.seg_logits.data
+        sample.memory_logits = PixelData(data=memory)
     return samples
 
 

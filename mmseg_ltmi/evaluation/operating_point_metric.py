@@ -36,7 +36,7 @@ def mean_iou(areas: Tensor) -> float:
 class DecisionRule(Protocol):
     """A decision on natural log-posteriors: an OperatingPoint, or a peer's.
 
-    One with a ``memory_weight`` is shown the scores with as much of the memory's.
+    One with a ``memory_weight`` is shown the sum of both log-posteriors, the memory's times that.
     """
 
     def decide(self, log_posterior: Tensor) -> Tensor:
@@ -46,8 +46,8 @@ class DecisionRule(Protocol):
 class OperatingPointMetric(BaseMetric):
     """Areas at each tau, those of given rules, and a sample of the posteriors.
 
-    Predictions are read as natural log-posterior. Those that have ``memory_logits`` too, what a
-    memory adds at weight 1, are measured at each weight and tau.
+    Predictions are read as natural log-posterior. Those that have ``memory_logits`` too, the
+    log-posterior of a memory, are measured at each weight of it and tau.
 
     The images are split into ``folds`` blocks of neighbours, so that frames of one clip stay
     together.

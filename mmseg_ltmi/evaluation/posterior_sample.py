@@ -16,7 +16,7 @@ class PosteriorSample(NamedTuple):
 
     Attributes:
         log_posterior: float32 (M, C), natural, of the classifier.
-        memory: float32 (M, C), what a memory adds at weight 1; (M, 0) without one.
+        memory: float32 (M, C), log-posterior of a memory; (M, 0) without one.
         label: int64 (M,), classes.
         weight: float32 (M,), pixels that each one stands for.
     """
@@ -32,17 +32,20 @@ class PosteriorSample(NamedTuple):
         return cls(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def scores(self, memory_weight: float = 0.0) -> Tensor:
-        """The log-posterior, float32 (M, C), with a memory of this weight."""
+        """Sum of both log-posteriors, float32 (M, C), the memory's times this weight."""
         scores = self.log_posterior
         return scores + memory_weight * self.memory if memory_weight else scores
 
     def posterior(self, memory_weight: float = 0.0, temperature: float = 1.0) -> Tensor:
-        """float32 (M, C), with a memory of this weight."""
-        return (self.scores(memory_weight) / temperature).softmax(1)
+        """float32 (M, C), pooled with a memory of this weight."""
+        return (self._pooled(memory_weight) / temperature).softmax(1)
 
     def temperature(self, memory_weight: float = 0.0) -> float:
-        """The one that calibrates the posterior with a memory of this weight."""
-        return calibrating_temperature(self.scores(memory_weight), self.label, self.weight)
+        """The one that calibrates the posterior that is pooled with a memory of this weight."""
+        return calibrating_temperature(self._pooled(memory_weight), self.label, self.weight)
+
+    def _pooled(self, memory_weight: float) -> Tensor:
+        return self.scores(memory_weight) / (1 + memory_weight)
 
     def calibration(self, memory_weight: float = 0.0, bins: int = 15) -> Calibration:
         """Of the natural posterior, with a memory of this weight."""
@@ -116,7 +119,7 @@ class PosteriorDraw:
 
         Args:
             logits: (C, H, W), natural log-posterior.
-            memory: (C, H, W), what a memory adds at weight 1; (0, H, W) without one.
+            memory: (C, H, W), log-posterior of a memory; (0, H, W) without one.
             label: int64 (H*W,), classes; C takes no part.
         """
         if not self.pixels_per_image:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from ranks import run_ranks
 from reference import naive_areas
 
@@ -123,12 +125,13 @@ def test_calibration_by_hand():
     posterior = torch.tensor([certain] * 4 + [unsure] * 2)
     label = torch.tensor([0, 0, 0, 1, 0, 1])
     weight = torch.tensor([1.0, 1, 1, 1, 2, 1])
-    sample = PosteriorSample(posterior.log(), posterior.log(), label, weight)
+    sample = PosteriorSample(posterior.log(), 3 * posterior.log(), label, weight)
     log_loss, error = sample.calibration()
     right = [0.9, 0.9, 0.9, 0.1, 0.6, 0.6, 0.4]
     assert log_loss == pytest.approx(-sum(math.log(p) for p in right) / 7)
     assert error == pytest.approx(100 * (abs(4 * 0.9 - 3) + abs(3 * 0.6 - 2)) / 7)
-    twice = torch.tensor([[0.81, 0.01], [0.36, 0.16]])  # with the memory at weight 1
+    # With the memory at weight 1, (1 + 3) / 2 = 2 times the log-posterior.
+    twice = torch.tensor([[0.81, 0.01], [0.36, 0.16]])
     certain, unsure = (twice / twice.sum(1, keepdim=True))[:, 0].tolist()
     _, error = sample.calibration(memory_weight=1.0)
     assert error == pytest.approx(100 * (abs(4 * certain - 3) + abs(3 * unsure - 2)) / 7)
@@ -305,6 +308,16 @@ def test_a_memory_is_measured_at_each_weight_and_tau():
     # What there is without a memory stays.
     plain = choosing.candidates(gather()[0])
     assert plain == {name: points[name] for name in plain}
+
+
+@given(st.floats(0.1, 3), st.integers(0, 2**31))
+def test_an_opinion_that_is_given_twice_counts_once(weight, seed):
+    generator = torch.Generator().manual_seed(seed)
+    scores = (2 * torch.randn(50, 3, generator=generator)).log_softmax(1)
+    label = torch.randint(3, (50,), generator=generator)
+    sample = PosteriorSample(scores, scores, label, torch.ones(50))
+    torch.testing.assert_close(sample.posterior(weight), sample.posterior())
+    assert sample.temperature(weight) == pytest.approx(sample.temperature(), rel=1e-3)
 
 
 def test_a_memory_is_cross_fitted():

@@ -42,7 +42,7 @@ class ClassMemory(KeepBufferDtype):
 
     ``log p(z|c) = log sum_j w_j exp(q.k_j / T)`` over the keys of class c, whose shares ``w_j`` sum
     to one: the mixture that the contrastive term is trained with. Its posterior with all classes
-    equally likely, ``log softmax_c log p(z|c)``, joins the classifier's with a weight
+    equally likely, ``log softmax_c log p(z|c)``, is pooled with the classifier's
     (docs/method.md). A class without a key gets 1/C: the memory says nothing of it.
 
     Args:
@@ -69,7 +69,7 @@ class ClassMemory(KeepBufferDtype):
 
     Examples:
         >>> memory = ClassMemory(keys, labels, num_classes=19, temperature=0.1)
-        >>> scores = log_posterior + 0.5 * memory(features)
+        >>> scores = (log_posterior + 0.5 * memory(features)) / 1.5
     """
 
     keys: Tensor

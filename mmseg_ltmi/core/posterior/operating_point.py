@@ -51,13 +51,14 @@ class OperatingPoint:
         """Scores to take the argmax of.
 
         Args:
-            log_posterior: (C, ...) natural log-posterior up to a constant per pixel, with what a
-                memory adds to it.
+            log_posterior: (C, ...) natural log-posterior up to a constant per pixel. With a memory
+                it is the sum of both, the memory's times ``memory_weight``.
         """
         if self.rule == 'tau':
             shift = self.tau * log_posterior.new_tensor(self.log_prior)
             return log_posterior - shift.view(-1, *[1] * (log_posterior.ndim - 1))
-        posterior = log_posterior.float().softmax(0)
+        # The weights of both opinions sum to one, or the posterior would be too sure.
+        posterior = (log_posterior.float() / (1 + self.memory_weight)).softmax(0)
         iou, union = (torch.tensor(v, dtype=torch.float32) for v in (self.iou, self.union))
         return iou_scores(posterior, iou, union, dim=0)
 
@@ -118,6 +119,8 @@ class OperatingPoint:
         for name, value in (('tau', self.tau), ('memory_weight', self.memory_weight)):
             if not _is_finite(value):
                 raise ValueError(f'{name} must be a finite number, but is {value!r:.80}')
+        if self.memory_weight < 0:
+            raise ValueError(f'memory_weight={self.memory_weight:g} must not be negative')
         if bool(self.memory_weight) != bool(self.memory) or not isinstance(self.memory, str):
             raise ValueError(
                 f'memory_weight={self.memory_weight!r:.80} and memory={self.memory!r:.80} go '

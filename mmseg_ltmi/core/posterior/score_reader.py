@@ -26,8 +26,8 @@ class ScoreReader(KeepBufferDtype):
     unless one of two says otherwise: ``tau_test``, which takes ``tau_test * log pi`` off again, or
     an operating point, which is a tau or the IoU rule. Both at once are an error.
 
-    A memory, if there is one, adds ``lambda log p(c|x)`` of its own to what the classifier gives,
-    in testing, before any of that (docs/method.md).
+    A memory, if there is one, is pooled with the classifier, in testing, before any of that: the
+    mean of both log-posteriors, with weights 1 and lambda (docs/method.md).
 
     What is known is in buffers, so that a checkpoint carries its own meaning. Where a checkpoint
     has none of them, they stay as they are. They stay float32, also in a model of half precision:
@@ -41,7 +41,8 @@ class ScoreReader(KeepBufferDtype):
         natural_shift: float32 (C,), what the loss trained into the scores; NaN while unknown, and
             scores are then read as they are.
         log_prior: float32 (C,), NaN while unknown.
-        point_shift: float32 (C,), ``-tau * log pi`` of an operating point.
+        point_shift: float32 (C,), ``-tau * log pi`` of an operating point; with a memory it is
+            divided by ``1 + lambda``, as the scores are.
         iou: float32 (C,), of the IoU rule; NaN without it.
         union: float32 (C,), likewise.
         memory: the ClassMemory, of an operating point or a checkpoint; None without one.
@@ -100,13 +101,17 @@ class ScoreReader(KeepBufferDtype):
         self.has_shift = False
 
     def add_memory_to(self, classifier: nn.Module) -> None:
-        """From now on a memory adds to the raw scores of this classifier, outside of training."""
-        classifier.register_forward_hook(self._add_memory)
+        """From now on a memory is pooled with this classifier, outside of training."""
+        classifier.register_forward_hook(self._pool_memory)
 
-    def _add_memory(self, classifier: nn.Module, inputs: Any, logits: Tensor) -> Tensor | None:
+    def _pool_memory(self, classifier: nn.Module, inputs: Any, logits: Tensor) -> Tensor | None:
         if self.memory is None or classifier.training:
             return None
-        return logits + (self.memory.weight * self.memory(inputs[0])).to(logits)
+        weight = self.memory.weight
+        # Log-posteriors are pooled, and the sum is a raw score again.
+        shift = self.known_natural_shift().view(-1, *[1] * (logits.ndim - 2))
+        pooled = (logits + shift + weight * self.memory(inputs[0])) / (1 + weight) - shift
+        return pooled.to(logits)
 
     @torch.no_grad()
     def set_point(self, point: OperatingPoint, memory: ClassMemory | None = None) -> None:
@@ -129,14 +134,15 @@ class ScoreReader(KeepBufferDtype):
                 )
             self.set_memory(memory, point.memory_weight)
         if point.rule == 'tau':
-            self.point_shift.copy_(-point.tau * torch.tensor(point.log_prior))
+            tau = point.tau / (1 + point.memory_weight)
+            self.point_shift.copy_(-tau * torch.tensor(point.log_prior))
         else:
             self.iou.copy_(torch.tensor(point.iou))
             self.union.copy_(torch.tensor(point.union))
         self._update_flags()
 
     def set_memory(self, memory: ClassMemory, weight: float) -> None:
-        """Let a memory, which is not copied, add its posterior to the classifier's.
+        """Let a memory, which is not copied, be pooled with the classifier.
 
         Args:
             memory: of C classes.

@@ -43,8 +43,8 @@ class LTMIHeadMixin(_Head):
     The pixel feature is what ``cls_seg`` receives, and the labels are those that the head itself
     stacks, so a head's forward pass and losses stay as they are. The plain head's state-dict keys
     stay too; ``contrast.*``, ``region.*`` and ``score_reader.*`` come on top, and none is missed
-    when a stock checkpoint is loaded. ``forward`` gives raw scores, in testing too (with what a
-    memory adds), and warns where a graph is made of them (docs/export.md); ``predict`` reads them.
+    when a stock checkpoint is loaded. ``forward`` gives raw scores, in testing too (pooled with a
+    memory), and warns where a graph is made of them (docs/export.md); ``predict`` reads them.
 
     A head has one class prior. Whoever of ``class_prior``, the losses, the contrast and the region
     term names none takes that of the others; two that differ are an error.

@@ -203,9 +203,11 @@ def point(**more):
     return OperatingPoint('tau', tuple('abcd'), (-1.0,) * 4, **more)
 
 
-def test_a_reader_adds_it_outside_of_training():
+def test_a_reader_pools_it_outside_of_training():
     memory = made()
     reader, classifier = ScoreReader(4), nn.Conv2d(4, 4, 1)
+    shift = torch.tensor([0.5, -1.0, 2.0, 0.0])
+    reader.update(shift)
     reader.add_memory_to(classifier)
     features = torch.randn(1, 4, 3, 3)
     plain = classifier(features)
@@ -213,7 +215,9 @@ def test_a_reader_adds_it_outside_of_training():
     assert reader.has_point and reader.changes_scores
     assert torch.equal(classifier(features), plain)  # in training
     classifier.eval()
-    expected = plain + 0.75 * memory(features)
+    # Of the log-posteriors, which are the raw scores and the natural shift.
+    shift = shift[:, None, None]
+    expected = (plain + shift + 0.75 * memory(features)) / 1.75 - shift
     torch.testing.assert_close(classifier(features), expected)
 
     # A copy and a pickle have their own.
@@ -239,6 +243,35 @@ def test_a_reader_adds_it_outside_of_training():
     assert not reader.has_point
 
 
+@pytest.mark.parametrize('rule', ['tau', 'iou'])
+def test_a_reader_decides_as_its_operating_point(rule):
+    memory, reader, classifier = made(), ScoreReader(4), nn.Conv2d(4, 4, 1).eval()
+    reader.add_memory_to(classifier)
+    log_prior = torch.tensor([0.6, 0.25, 0.1, 0.05]).log()
+    features, weight = torch.randn(1, 4, 9, 9), 0.75
+    plain = (classifier(features) + weight * memory(features)).double()
+    iou, union = torch.tensor([0.8, 0.5, 0.3, 0.2]), torch.tensor([0.7, 0.4, 0.2, 0.1])
+    if rule == 'tau':
+        scores = plain - 0.5 * log_prior[:, None, None]
+    else:
+        posterior = (plain / (1 + weight)).softmax(1)
+        scores = posterior * (1 + iou)[:, None, None] - iou[:, None, None]
+        scores = scores / union[:, None, None]
+    chosen = OperatingPoint(
+        rule,
+        tuple('abcd'),
+        tuple(log_prior.tolist()),
+        tau=0.5 * (rule == 'tau'),
+        iou=tuple(iou.tolist()) * (rule == 'iou'),
+        union=tuple(union.tolist()) * (rule == 'iou'),
+        memory_weight=weight,
+        memory='m.pth',
+    )
+    reader.set_point(chosen, memory)
+    assert torch.equal(reader.classes(classifier(features)), scores.argmax(1))
+    assert torch.equal(chosen.decide(plain[0].float()), scores[0].argmax(0))
+
+
 def test_a_reader_refuses_another_memory(tmp_path):
     reader = ScoreReader(3)
     with pytest.raises(ValueError, match='was chosen with a memory: give its file too'):
@@ -254,7 +287,12 @@ def test_an_operating_point_names_its_memory(tmp_path):
     found = OperatingPoint.load(tmp_path / 'p.json')
     assert found.memory == str(tmp_path / 'm.pth')  # from the folder of the file
     assert str(found) == 'memory_weight=0.25, tau_test=0.5' and str(point()) == 'tau_test=0'
-    for bad in (dict(memory_weight=0.5), dict(memory='m.pth'), dict(memory_weight=math.inf)):
+    for bad in (
+        dict(memory_weight=0.5),
+        dict(memory='m.pth'),
+        dict(memory_weight=math.inf),
+        dict(memory_weight=-1.0, memory='m.pth'),
+    ):
         point(**bad).save(tmp_path / 'bad.json')
         with pytest.raises(ValueError, match='memory'):
             OperatingPoint.load(tmp_path / 'bad.json')
