@@ -17,6 +17,7 @@ from torch import nn
 from mmseg_ltmi.core.class_names import distinct_names
 from mmseg_ltmi.core.priors import ClassPrior
 from mmseg_ltmi.core.priors.annotation_loader import count_image, label_loader
+from mmseg_ltmi.core.priors.class_prior import balancing_shift
 from mmseg_ltmi.core.priors.dataset_parts import distinct_images, image_file
 from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.models.segmentors import last_head
@@ -68,7 +69,8 @@ def browse(
         checkpoints: one or two files with weights.
         other_config: config of the second checkpoint; None takes the first one's.
         split: 'train', 'val' or 'test'.
-        class_prior: as for LogitAdjustedLoss; None takes the first model's, or that of a metric.
+        class_prior: as for LogitAdjustedLoss; None takes each model's own, or that of a metric. The
+            first one's says which images to take.
         classes: names of the classes to look for; None takes the tail.
         num_images: at most.
         tau_test: how scores are read, 0 natural and 1 balanced.
@@ -99,7 +101,11 @@ def browse(
                 f'{name} has {model.num_classes} classes, the data set has '
                 f'{len(metainfo["classes"])}: give the config and the checkpoint of its classes'
             )
-    prior = class_prior_of(class_prior, configs[0], first, metainfo)
+    priors = {
+        name: class_prior_of(class_prior, configs[min(i, len(configs) - 1)], model, metainfo)
+        for i, (name, model) in enumerate(models.items())
+    }
+    prior = next(iter(priors.values()))
     names = tuple(distinct_names(metainfo['classes']))
     tail = wanted_classes(classes, prior, names)
     ignore_index = last_head(first).ignore_index
@@ -114,7 +120,7 @@ def browse(
     with progress_bar(len(chosen) if progress else None, 'predicting') as advance:
         for place in chosen:
             packed = [part[index] for part, index in (own[place] for own in prepared)]
-            rows.append(_predict(packed, models, prior, tau_test))
+            rows.append(_predict(packed, models, priors, tau_test))
             advance()
     return TailPage(rows, tail, names, ignore_index)
 
@@ -160,12 +166,16 @@ def _label_counts(
 
 @torch.no_grad()
 def _predict(
-    prepared: list[dict], models: dict[str, nn.Module], prior: ClassPrior, tau_test: float
+    prepared: list[dict],
+    models: dict[str, nn.Module],
+    priors: dict[str, ClassPrior],
+    tau_test: float,
 ) -> TailImage:
     """Image, label and predictions at the size of the label.
 
     Args:
         prepared: the image as each config prepares it, or once for all models.
+        priors: that of each model.
     """
     packed = prepared[0]
     sample = packed['data_samples']
@@ -173,12 +183,13 @@ def _predict(
     image = packed['inputs'].float()[None]
     image = nn.functional.interpolate(image, label.shape, mode='bilinear')[0]
     maps = {'label': label}
-    log_prior = prior.log_probs()[:, None, None]
     for i, (name, model) in enumerate(models.items()):
         own = prepared[min(i, len(prepared) - 1)]
         batch = dict(inputs=[own['inputs']], data_samples=[own['data_samples']])
         result = model.test_step(batch)[0]  # type: ignore[operator]
-        maps[name] = (result.seg_logits.data.cpu() - tau_test * log_prior).argmax(0).numpy()
+        shift = tau_test * balancing_shift(priors[name].log_probs())
+        scores = result.seg_logits.data.cpu() + shift[:, None, None]
+        maps[name] = scores.argmax(0).numpy()
     # mmsegmentation loads images as BGR.
     rgb = image.flip(0).movedim(0, -1).clamp(0, 255).byte().numpy()
     return TailImage(Path(sample.img_path).name, rgb, maps)

@@ -236,10 +236,9 @@ def explain(args: argparse.Namespace) -> int:
     )
     if file is not None:
         write_rows(found.rows, file)
-    if page is not None:
-        _draw_neighbors(args, page)
     print(found.table)
     if page is not None:
+        _draw_neighbors(args, page)
         print(f'pixels and their nearest stored pixels in {page}')
     return 0
 

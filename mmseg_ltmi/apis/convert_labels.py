@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from mmseg_ltmi.core.json_file import read_json
 from mmseg_ltmi.core.progress import progress_bar
@@ -140,6 +140,8 @@ def _labels_of(file: Path, codes: np.ndarray, ignore_others: bool) -> np.ndarray
         with Image.open(file) as image:
             if image.mode not in MODES:
                 raise ValueError(f'it is of mode {image.mode}')
+            if _has_16_bits(image):
+                raise ValueError('it has 16 bits a channel, of which Pillow keeps 8: save it in 8')
             mask = _coded(np.asarray(image.convert('RGB')))
     except (OSError, ValueError) as error:
         raise ValueError(f'{file} cannot be read as an image of 8 bits: {error}') from error
@@ -157,3 +159,12 @@ def _labels_of(file: Path, codes: np.ndarray, ignore_others: bool) -> np.ndarray
             'a mask that JPEG or resizing has blended: take the original'
         )
     return np.where(unknown, IGNORE, labels).astype(np.uint8)
+
+
+def _has_16_bits(image: ImageFile.ImageFile) -> bool:
+    # PNG and TIFF are opened in a mode of 8 bits; how their data are packed is said, as RGB;16B.
+    for tile in image.tile:
+        packed = tile[3][0] if isinstance(tile[3], tuple) else tile[3]
+        if str(packed).endswith((';16B', ';16L', ';16N')):
+            return True
+    return False

@@ -28,6 +28,8 @@ from mmseg_ltmi.core.posterior import (
     embed_pixels,
     fit_temperature,
 )
+from mmseg_ltmi.core.priors import describe
+from mmseg_ltmi.core.priors.fingerprint import digest, pipeline_digest
 from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.core.recorder import FeatureRecorder
 from mmseg_ltmi.models.segmentors import classifier_fingerprint, last_head
@@ -91,7 +93,7 @@ def make_memory(
     _check_centers(centers)
     cfg = read_config(config, options)
     model: Any = load_model(cfg, checkpoint)
-    projector, learned = _embedding(last_head(model), features)
+    projector, learned = _embedding(model, features)
     embed = partial(embed_pixels, projector=projector)
     dataset: Any = split_loader(cfg, split, num_workers=0).dataset
     metainfo = metainfo_of(dataset)
@@ -107,7 +109,13 @@ def make_memory(
         features='raw' if projector is None else 'embedded',
     )
     reservoir = KeyReservoir(last_head(model).num_classes, per_class, per_image, seed)
-    whose = {**report, 'fingerprint': fingerprint, 'ranks': get_dist_info()[1]}
+    whose = {
+        **report,
+        'fingerprint': fingerprint,
+        'ranks': get_dist_info()[1],
+        'images': describe(dataset),
+        'prepared': digest(pipeline_digest(dataset), str(model.test_cfg)),
+    }
     saved = _PartFile(part, whose, reservoir)
     num_workers = (cfg.get('test_dataloader') or {}).get('num_workers', 0)
     images = _own_share(len(dataset), saved.load())
@@ -188,7 +196,7 @@ def memory_of_queue(
     cfg = read_config(config, options)
     model: Any = load_model(cfg, checkpoint)
     head = last_head(model)
-    projector, _ = _embedding(head, 'embedded')
+    projector, _ = _embedding(model, 'embedded')
     contrast = head.contrast
     keys, labels, _ = contrast.queue.read()
     if not (labels >= 0).any():
@@ -220,8 +228,9 @@ def _check_centers(centers: int | None) -> None:
         raise ValueError(f'centers={centers}: give 1 or more, or None for every pixel')
 
 
-def _embedding(head: Any, features: str) -> tuple[nn.Module | None, float | None]:
+def _embedding(model: Any, features: str) -> tuple[nn.Module | None, float | None]:
     """The projector of the head's contrastive term and its temperature; None for raw features."""
+    head = last_head(model)
     contrast = getattr(head, 'contrast', None)
     if features not in ('auto', 'embedded', 'raw'):
         raise ValueError(f"features={features!r}: take 'auto', 'embedded' or 'raw'")
@@ -230,7 +239,9 @@ def _embedding(head: Any, features: str) -> tuple[nn.Module | None, float | None
             f'{type(head).__name__} has no conv_seg over a feature map, so it has no pixel '
             'features to store'
         )
-    if features == 'raw' or (features == 'auto' and contrast is None):
+    # The config may have one that the checkpoint was trained without.
+    trained = contrast is not None and _is_loaded(model, contrast)
+    if features == 'raw' or (features == 'auto' and not trained):
         return None, None
     if not isinstance(contrast, PixelContrast):
         raise ValueError(
@@ -238,7 +249,21 @@ def _embedding(head: Any, features: str) -> tuple[nn.Module | None, float | None
             "takes: store raw features (features='raw'), or give the config that the checkpoint "
             'was trained with'
         )
+    if not trained:
+        raise ValueError(
+            'the checkpoint has no contrastive term, or one of another shape, whose projector '
+            "features='embedded' takes: store raw features (features='raw'), or give the config "
+            'that the checkpoint was trained with'
+        )
     return contrast.projector, float(contrast.loss.temperature)
+
+
+def _is_loaded(model: Any, contrast: nn.Module) -> bool:
+    own = {id(parameter) for parameter in contrast.parameters()}
+    return not any(
+        id(parameter) in own and '.projector.' in name and name in model.not_loaded
+        for name, parameter in model.named_parameters()
+    )
 
 
 def _own_share(number: int, start: int) -> list[int]:

@@ -61,7 +61,7 @@ def find_neighbors(
     Raises:
         OSError: a file that is not there, such as an image that the memory was made of.
         ValueError: a checkpoint or a memory of another model, a memory that does not say where its
-            pixels come from, no such split, no labels in it, unknown classes.
+            pixels come from, no such split, no labels in it, unknown classes, or no pixel of them.
     """
     cfg = read_config(config, options)
     model: Any = load_model(cfg, checkpoint)
@@ -75,6 +75,11 @@ def find_neighbors(
     names = distinct_names(metainfo['classes'])
     wanted = wanted_classes(classes, prior, tuple(names))
     drawn = _draw(model, dataset, wanted, per_class, seed, split if progress else '')
+    if not drawn:
+        raise ValueError(
+            f'the {split} split has no pixel of {[names[c] for c in wanted]} at the size of the '
+            'feature map: name other classes, or take another split'
+        )
     device = next(model.parameters()).device
     memory = memory.to(device)
     found = []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmcv.transforms import LoadAnnotations
 from mmengine.config import Config
 from mmengine.dataset import ClassBalancedDataset, RepeatDataset
 from mmengine.device import get_device
@@ -16,7 +17,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
 from mmseg.datasets import MultiImageMixDataset
-from mmseg.registry import DATASETS, MODELS
+from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -44,16 +45,23 @@ def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
     """The config's model with the checkpoint's weights, on the CPU, ready to predict.
 
     It gives the natural posterior: a ``tau_test`` of the config and an operating point, of the
-    config or the checkpoint, are left out. Its ``trained_labels`` are those of the checkpoint.
+    config or the checkpoint, are left out. Its ``trained_labels`` are those of the checkpoint, and
+    its ``not_loaded`` names the parameters that the checkpoint lacks.
 
     Raises:
         FileNotFoundError: no such checkpoint.
         ValueError: a file that is no checkpoint, or one of another model, such as one with another
-            number of classes, or one whose scores hold a prior that is not known.
+            number of classes, or one whose scores hold a prior that is not known. Or a model of one
+            score for two classes, which has no class posterior.
     """
     options = with_operating_point(cfg.model)
     options['operating_point'] = None
     model: Any = MODELS.build(options)
+    if model.out_channels == 1:
+        raise ValueError(
+            'the model gives a single score (out_channels=1), and there is no class posterior to '
+            'read: set num_classes=2 and leave out_channels out, or use mmseg-ltmi test'
+        )
     content, state = read_checkpoint(checkpoint)
     check_fits(model, state, checkpoint)
     load_state_dict(model, state)
@@ -62,6 +70,11 @@ def load_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
     model.reader.reset_point()
     model.reader.tau_test = 0.0
     model.trained_labels = trained_labels(content)
+    model.not_loaded = frozenset(
+        name
+        for name, value in model.named_parameters()
+        if name not in state or state[name].shape != value.shape
+    )
     return revert_sync_batchnorm(model).eval()
 
 
@@ -114,18 +127,31 @@ def split_dataset(cfg: Config, split: str) -> Any:
     """The config of a split's data set, in which each image is there once.
 
     What repeats or draws images is left out, and the train split takes the pipeline of the test
-    split.
+    split, or of the val split where that of the test split loads no labels.
 
     Raises:
         ValueError: the config has no such split.
     """
     dataset = _once(_loader_config(cfg, split)['dataset'])
     if split == 'train':
-        tested = 'val' if cfg.get('test_dataloader') is None else 'test'
-        pipeline = next(unwrapped_configs(_loader_config(cfg, tested)['dataset'])).get('pipeline')
+        pipeline = _test_pipeline(cfg)
         for part in unwrapped_configs(dataset):
             part['pipeline'] = copy.deepcopy(pipeline)
     return dataset
+
+
+def _test_pipeline(cfg: Config) -> Any:
+    """That of the test split, or of the val split where only that one loads labels."""
+    splits = [split for split in ('test', 'val') if cfg.get(f'{split}_dataloader') is not None]
+    found = [
+        next(unwrapped_configs(_loader_config(cfg, split)['dataset'])).get('pipeline')
+        for split in splits or ['test']
+    ]
+    return next(filter(_loads_labels, found), found[0])
+
+
+def _loads_labels(pipeline: Any) -> bool:
+    return any(is_a(TRANSFORMS, step.get('type'), LoadAnnotations) for step in pipeline or ())
 
 
 def _loader_config(cfg: Config, split: str) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -101,6 +102,22 @@ def test_what_cannot_be_converted(masks, tmp_path):
     wide.save(masks / 'wide.png')
     with pytest.raises(ValueError, match='wide.png cannot be read as an image of 8 bits: .*I;16'):
         convert_labels(masks, tmp_path / 'out', [RED], 'wide.png')
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.tif'])
+@pytest.mark.parametrize('channels', [3, 4])
+def test_colours_of_16_bits_are_refused(tmp_path, suffix, channels):
+    """Pillow would keep the upper byte, 0 for the red of 128."""
+    (tmp_path / 'masks').mkdir()
+    file = tmp_path / f'masks/deep{suffix}'
+    mask = np.full((2, 2, channels), 128, np.uint16)
+    cv2.imwrite(str(file), mask)
+    palette = [[0, 0, 0], [128, 128, 128]]
+    with pytest.raises(ValueError, match=f'deep{suffix} cannot be read as an .* it has 16 bits a'):
+        convert_labels(tmp_path / 'masks', tmp_path / 'out', palette, suffix)
+    cv2.imwrite(str(file), mask.astype(np.uint8))
+    found = convert_labels(tmp_path / 'masks', tmp_path / 'out', palette, suffix)
+    assert found.pixels.tolist() == [0, 4, 0]
 
 
 @pytest.mark.parametrize('padding', [(0, 0, 0, 0), (0, 4, 0, 4)])

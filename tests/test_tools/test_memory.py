@@ -1,5 +1,6 @@
 """The memory of a trained model: made, chosen with, tested with, embedded, exported."""
 
+import copy
 import json
 
 import pytest
@@ -16,6 +17,7 @@ from mmseg_ltmi.apis.neighbors import find_neighbors
 from mmseg_ltmi.apis.trained_model import load_model, split_loader
 from mmseg_ltmi.cli import main
 from mmseg_ltmi.core.posterior import ClassMemory
+from mmseg_ltmi.datasets import LongTailShapesDataset
 from mmseg_ltmi.evaluation.per_class import summary
 from mmseg_ltmi.models.segmentors import ReadScores
 
@@ -186,6 +188,29 @@ def test_raw_features_of_a_stock_head(folder, cfg, tmp_path):
         make_memory(cfg, tmp_path / 'stock.pth', features='embedded')
 
 
+@pytest.mark.parametrize('change', ['absent', 'wider'])
+def test_a_projector_that_was_not_trained_embeds_nothing(folder, cfg, tmp_path, change):
+    state = torch.load(folder / 'soft.pth')['state_dict']
+    for name in [name for name in state if '.contrast.' in name]:
+        if change == 'absent':
+            del state[name]
+        elif '.projector.' in name:
+            state[name] = torch.cat([state[name], state[name]])
+    torch.save({'state_dict': state}, tmp_path / 'without.pth')
+    assert make_memory(cfg, tmp_path / 'without.pth').report['features'] == 'raw'
+    with pytest.raises(ValueError, match='the checkpoint has no contrastive term, or one of'):
+        make_memory(cfg, tmp_path / 'without.pth', features='embedded')
+    with pytest.raises(ValueError, match='the checkpoint has no contrastive term, or one of'):
+        memory_of_queue(cfg, tmp_path / 'without.pth')
+
+
+def test_labels_of_training_are_read_where_those_of_testing_are_not(folder, cfg):
+    expected = make_memory(cfg, folder / 'soft.pth').keys
+    load = cfg.test_dataloader.dataset.pipeline
+    cfg.test_dataloader.dataset.pipeline = [s for s in load if s.type != 'LoadAnnotations']
+    assert torch.equal(make_memory(cfg, folder / 'soft.pth').keys, expected)
+
+
 def test_a_stopped_run_goes_on(folder, cfg, tmp_path, monkeypatch):
     part = tmp_path / 'memory.drawn'
     how = dict(per_class=9, centers=None)
@@ -204,6 +229,13 @@ def test_a_stopped_run_goes_on(folder, cfg, tmp_path, monkeypatch):
         make_memory(cfg, folder / 'soft.pth', part=part, **how)
     with pytest.raises(ValueError, match='is of a run with another checkpoint, data set or other'):
         make_memory(cfg, folder / 'soft.pth', part=part, per_class=10)
+    resized = copy.deepcopy(cfg)
+    resized.test_dataloader.dataset.pipeline.insert(1, dict(type='Resize', scale=(96, 96)))
+    fewer = copy.deepcopy(cfg)
+    fewer.train_dataloader.dataset.seed = 3
+    for other in (resized, fewer):
+        with pytest.raises(ValueError, match='is of a run with another checkpoint, data set or'):
+            make_memory(other, folder / 'soft.pth', part=part, **how)
     seen = []
 
     def watched(*args):
@@ -312,5 +344,15 @@ def test_a_page_of_pixels_and_their_nearest_stored_pixels(folder, cfg, file, tmp
     other.origins = None
     with pytest.raises(ValueError, match='does not say where its pixels come from'):
         find_neighbors(cfg, folder / 'soft.pth', other)
+    # The table is there, whatever becomes of the page.
+    cfg.test_dataloader.dataset.indices = [0]
+    cfg.dump(tmp_path / 'one.py')
+    (sample,) = (d['data_samples'][0] for d in split_loader(cfg, 'test'))
+    absent = next(c for c in range(13) if not (sample.gt_sem_seg.data == c).any())
+    name = LongTailShapesDataset.METAINFO['classes'][absent]
+    pages = ['--page', str(tmp_path / 'none.png'), '--classes', name]
+    assert main(['explain', str(tmp_path / 'one.py'), *files[1:], *pages]) == 1
+    shown = capsys.readouterr()
+    assert 'background' in shown.out and f"the test split has no pixel of ['{name}']" in shown.err
     assert main(['explain', *files[:2], '--page', str(page)]) == 1
     assert 'go with --memory FILE' in capsys.readouterr().err

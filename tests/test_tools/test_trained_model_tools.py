@@ -262,6 +262,30 @@ def test_browse_prepares_images_as_each_config_does(folder, cfg):
         browse(cfg, files, other_config=small, num_images=1)
 
 
+def test_browse_reads_each_model_by_its_own_prior(folder, cfg):
+    other = copy.deepcopy(cfg)
+    counts = [10.0**i for i in range(13)]
+    other.model.decode_head.loss_decode.class_prior = counts
+    other.model.decode_head.contrast.class_prior = counts
+    other.model.decode_head.pop('class_prior', None)
+    how = dict(num_images=1, tau_test=1.0, classes=['disc'])
+    files = [folder / 'small.pth'] * 2
+    first, second = list(browse(cfg, files, other_config=other, **how).images[0].maps.values())[1:]
+    for config, expected in ((cfg, first), (other, second)):
+        alone = browse(config, files[:1], **how).images[0].maps
+        assert (list(alone.values())[1] == expected).all()
+
+
+def test_one_score_has_no_posterior_to_read(folder, cfg):
+    loss = dict(type='CrossEntropyLoss', use_sigmoid=True)
+    head = {k: cfg.model.decode_head[k] for k in ('in_channels', 'channels', 'in_index')}
+    cfg.model.decode_head = dict(
+        head, type='mmseg.FCNHead', num_classes=2, out_channels=1, threshold=0.3, loss_decode=loss
+    )
+    with pytest.raises(ValueError, match='the model gives a single score .out_channels=1.'):
+        browse(cfg, [folder / 'small.pth'])
+
+
 def test_a_data_preprocessor_beside_the_model(folder, cfg):
     expected = str(explain(cfg, folder / 'small.pth').rows)
     cfg.data_preprocessor = cfg.model.pop('data_preprocessor')

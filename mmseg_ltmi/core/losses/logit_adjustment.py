@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..priors import PriorBuffer, PriorUser
-from ..priors.class_prior import SMOOTHING
+from ..priors.class_prior import occurs
 from ..state_dict_hooks import before_load, rename_keys
 from .functional import logit_adjusted_cross_entropy
 
@@ -113,12 +113,7 @@ class LogitAdjustedLoss(PriorUser):
         # Over the classes that occur. And torch's median of an even count is the lower one; the
         # usual one is between the two.
         share = log_prior.exp()
-        return share.where(self.occurs(), torch.nan).nanquantile(0.5) / share
-
-    def occurs(self) -> Tensor:
-        """bool (C,), which classes the prior has seen: others have the smoothing's share."""
-        share = self.prior.required().exp()
-        return share > 1.5 * SMOOTHING / share.numel()
+        return share.where(occurs(log_prior), torch.nan).nanquantile(0.5) / share
 
     def natural_shift(self) -> Tensor | None:
         """``tau * log pi - log w`` (C,): raw scores plus this are the natural log-posterior.

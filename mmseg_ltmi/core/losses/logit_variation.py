@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..priors.class_prior import occurs
 from .functional import at_least_float32
 from .logit_adjustment import LogitAdjustedLoss
 
@@ -74,8 +75,10 @@ class BLVLoss(LogitAdjustedLoss):
 
     def class_scale(self) -> Tensor:
         """``r``, float32 (C,), between 0 and 1."""
-        surprise = -self.prior.required()
-        largest = surprise.where(self.occurs(), 0).max().clamp(min=1e-12)  # of one class it is 0
+        log_prior = self.prior.required()
+        surprise = -log_prior
+        # Of one class it is 0.
+        largest = surprise.where(occurs(log_prior), 0).max().clamp(min=1e-12)
         return (surprise / largest).clamp(max=1)
 
     def natural_shift(self) -> Tensor | None:

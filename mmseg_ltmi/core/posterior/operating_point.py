@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..json_file import read_json, write_json
+from ..priors.class_prior import balancing_shift
 from .iou_rule import iou_scores
 
 FORMAT = 'mmseg_ltmi.operating_point'
@@ -55,8 +56,8 @@ class OperatingPoint:
                 it is the sum of both, the memory's times ``memory_weight``.
         """
         if self.rule == 'tau':
-            shift = self.tau * log_posterior.new_tensor(self.log_prior)
-            return log_posterior - shift.view(-1, *[1] * (log_posterior.ndim - 1))
+            shift = self.tau * balancing_shift(torch.tensor(self.log_prior)).to(log_posterior)
+            return log_posterior + shift.view(-1, *[1] * (log_posterior.ndim - 1))
         # The weights of both opinions sum to one, or the posterior would be too sure.
         posterior = (log_posterior.float() / (1 + self.memory_weight)).softmax(0)
         iou, union = (torch.tensor(v, dtype=torch.float32) for v in (self.iou, self.union))

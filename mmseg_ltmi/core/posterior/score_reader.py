@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..buffer_dtype import KeepBufferDtype
+from ..losses.functional import at_least_float32
+from ..priors.class_prior import balancing_shift
 from ..state_dict_hooks import after_load, before_load, keep_own_where_absent
 from .class_memory import ClassMemory
 from .iou_rule import iou_scores
@@ -135,7 +137,7 @@ class ScoreReader(KeepBufferDtype):
             self.set_memory(memory, point.memory_weight)
         if point.rule == 'tau':
             tau = point.tau / (1 + point.memory_weight)
-            self.point_shift.copy_(-tau * torch.tensor(point.log_prior))
+            self.point_shift.copy_(tau * balancing_shift(torch.tensor(point.log_prior)))
         else:
             self.iou.copy_(torch.tensor(point.iou))
             self.union.copy_(torch.tensor(point.union))
@@ -222,7 +224,7 @@ class ScoreReader(KeepBufferDtype):
                     'nor the checkpoint gives: give the loss or the decode head class_prior= (a '
                     "name such as 'ade20k', a path or counts)"
                 )
-            shift = shift - self.tau_test * self.log_prior
+            shift = shift + self.tau_test * balancing_shift(self.log_prior)
         return shift
 
     def forward(self, logits: Tensor) -> Tensor:
@@ -242,6 +244,7 @@ class ScoreReader(KeepBufferDtype):
         Returns:
             scores of the same shape, the log-posterior up to a constant per pixel.
         """
+        summed = at_least_float32(summed)  # float16 has nothing below 6e-5
         tiny = torch.finfo(summed.dtype).tiny
         return summed.clamp(min=tiny).log() + shift.to(summed)[:, None, None]
 

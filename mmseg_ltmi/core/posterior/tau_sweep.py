@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..priors.class_prior import balancing_shift
 from .areas import decision_areas, labels_or_spare
 
 
 def areas_over_taus(
     logits: Tensor, label: Tensor, log_prior: Tensor, taus: Sequence[float], ignore_index: int = 255
 ) -> Tensor:
-    """Areas of the decisions ``argmax_c s_c - tau * log pi_c``.
+    """Areas of the decisions ``argmax_c s_c - tau * log pi_c``, by :func:`balancing_shift`.
 
     The scores of a pixel are lines in tau, and the winner is their upper envelope: a class wins on
     one interval. So a pixel that decides alike at two values decides alike between them, and only
@@ -37,13 +38,13 @@ def areas_over_taus(
         raise ValueError(f'taus must ascend, but are {taus}')
     num_classes = logits.shape[0]
     scores, label = logits.reshape(num_classes, -1), label.reshape(-1)
-    log_prior = log_prior.to(logits)
+    balancing = balancing_shift(log_prior).to(logits)
     areas = torch.zeros(len(taus), 4, num_classes, dtype=torch.float64, device=logits.device)
 
     def decide(scores: Tensor, label: Tensor, place: int, dim: int) -> Tensor:
         if taus[place]:
-            shift = taus[place] * log_prior
-            scores = scores - (shift[:, None] if dim == 0 else shift)
+            shift = taus[place] * balancing
+            scores = scores + (shift[:, None] if dim == 0 else shift)
         decision = scores.max(dim).indices  # on a CPU many times as fast as argmax
         areas[place] += decision_areas(decision, label, num_classes)
         return decision

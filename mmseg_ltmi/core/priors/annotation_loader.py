@@ -16,6 +16,9 @@ from .label_histogram import (
     map_histogram,
 )
 
+NO_CLASS = (-1, MAX_LABEL)
+"""Labels of no class, which become 255, that of no class in 8 bits."""
+
 
 def find_label_loader(dataset: Any) -> Any:
     """The LoadAnnotations of a data set's pipeline, or None."""
@@ -51,8 +54,8 @@ def count_image(info: dict, load: Any, num_classes: int, ignore_index: int) -> I
     """Count the label map that the LoadAnnotations ``load`` reads for a data info."""
 
     def read() -> np.ndarray:
-        if _is_mmseg_own(load):
-            _check_bits(info.get('seg_map_path'))
+        if is_mmseg_own(load) and (reason := lost_label(info.get('seg_map_path'))):
+            raise LabelMapError(reason)
         return _read_mapped(load, info) if _maps_values(load, info) else _read(load, info)
 
     return count_histogram(label_path(info), read, num_classes, ignore_index)
@@ -65,34 +68,41 @@ def _read(load: Any, info: dict) -> np.ndarray:
 def _maps_values(load: Any, info: dict) -> bool:
     # mmsegmentation's own replaces values, each pixel by itself; what a subclass does is unknown.
     return (
-        _is_mmseg_own(load)
+        is_mmseg_own(load)
         and load.reduce_zero_label in (None, info['reduce_zero_label'])
         and all(0 <= v < 256 for pair in (info.get('label_map') or {}).items() for v in pair)
     )
 
 
-def _is_mmseg_own(load: Any) -> bool:
+def is_mmseg_own(load: Any) -> bool:
+    """Whether it is mmsegmentation's LoadAnnotations, which keeps 8 bits, and no subclass."""
     kind = type(load)
     own = ('mmseg.datasets.transforms.loading', 'LoadAnnotations')
     return (kind.__module__, kind.__name__) == own
 
 
-def _check_bits(path: Any) -> None:
-    # Pillow is what mmsegmentation reads labels with; a file that it cannot open is said later.
+def lost_label(path: Any) -> str:
+    """Which label of a file mmsegmentation's LoadAnnotations makes another; '' if it keeps all."""
+    # Pillow is what it reads labels with; a file that Pillow cannot open is said later.
     try:
         from PIL import Image
 
         with Image.open(path) as image:
-            labels = np.asarray(image) if image.mode.startswith('I') else np.empty(0, np.int32)
+            if not image.mode.startswith(('I', 'F')):
+                return ''
+            labels = np.asarray(image)
     except Exception:  # also of a file that is not local
-        return
-    lost = labels[(labels > 255) & (labels != MAX_LABEL)]  # 65535 becomes 255, no class in both
-    if lost.size:
-        raise LabelMapError(
-            f"it has the label {lost.max()}, of which mmsegmentation's LoadAnnotations keeps 8 "
-            f'bits, {lost.max() % 256}: number the labels up to 255, or derive a LoadAnnotations '
-            'that keeps 16'
-        )
+        return ''
+    with np.errstate(invalid='ignore'):
+        kept = labels.astype(np.uint8)
+    lost = (labels != kept) & ~(np.isin(labels, NO_CLASS) & (kept == 255))
+    if not lost.any():
+        return ''
+    return (
+        f"it has the label {labels[lost][0]}, of which mmsegmentation's LoadAnnotations keeps 8 "
+        f'bits, {kept[lost][0]}: number the labels from 0 to 255, or derive a LoadAnnotations that '
+        'keeps more'
+    )
 
 
 def _read_mapped(load: Any, info: dict) -> np.ndarray:

@@ -13,15 +13,16 @@ import numpy as np
 import torch
 
 from ..progress import progress_bar
-from .annotation_loader import label_path
+from .annotation_loader import find_label_loader, is_mmseg_own, label_path, lost_label
 from .count_report import CountReport, report_counts
-from .counting import LabelCounts, count_in_batches
+from .counting import ClassCountError, LabelCounts, count_in_batches, list_failures
 from .dataset_parts import (
+    Part,
     common_classes,
+    common_ignore_index,
     common_labels,
     data_info,
     dataset_parts,
-    own_ignore_index,
     resampling_of,
 )
 from .fingerprint import describe, pipeline_digest
@@ -45,6 +46,8 @@ def count_as_trained(
     (``cat_max_ratio``) or images differ in size.
     Padding by the data preprocessor has no class and is not counted. Each sample has a random
     state of its own, so that the counts depend on the seed, not on the number of processes.
+    Where label files have labels that mmsegmentation's LoadAnnotations makes others, nothing is
+    counted: a sample may be mixed of any files.
 
     Args:
         dataset: a built data set, wrapped or not, whose pipeline ends in PackSegInputs or leaves
@@ -57,7 +60,8 @@ def count_as_trained(
 
     Raises:
         ClassCountError: with ``strict``, the first failure; or a counting process died.
-        ValueError: ``num_samples`` or ``seed`` out of range, no images, or no class names.
+        ValueError: ``num_samples`` or ``seed`` out of range, no images, no class names, or parts
+            with another ``ignore_index`` each, of which one is a class.
     """
     if num_samples < 1 or not 0 <= seed < 2**32:
         raise ValueError(
@@ -68,14 +72,19 @@ def count_as_trained(
         dataset.full_init()
     parts = dataset_parts(dataset)
     classes = common_classes(parts)
-    check_ignored_is_free(own_ignore_index(parts[0].dataset), len(classes), 'the data set')
+    ignore_index = common_ignore_index(parts, len(classes))
+    check_ignored_is_free(ignore_index, len(classes), 'the data set')
+    if failures := _lost_labels(parts, num_workers):
+        if strict:
+            raise ClassCountError(list_failures(failures[:1]))
+        return CountReport(None, failures)
     total = LabelCounts(len(classes), classes, as_trained_source(dataset, num_samples, seed))
     total.labels = common_labels(parts)
     count_one = partial(
         _count_sample,
         dataset=dataset,
         num_classes=len(classes),
-        ignore_index=own_ignore_index(parts[0].dataset),
+        ignore_index=ignore_index,
     )
     samples = _draw(len(dataset), num_samples, seed)
     with progress_bar(num_samples if progress else None, 'counting label maps') as advance:
@@ -108,6 +117,27 @@ def sample_labels(data: dict) -> np.ndarray:
     if 'data_samples' in data:
         return data['data_samples'].gt_sem_seg.data[0].numpy()
     return data['gt_seg_map']
+
+
+def _lost_labels(parts: list[Part], num_workers: int) -> list[tuple[str, str]]:
+    # (file, reason) of each label file that training reads otherwise than it is written.
+    files = {
+        part.dataset.get_data_info(image).get('seg_map_path'): None
+        for part in parts
+        if is_mmseg_own(find_label_loader(part.dataset))
+        for image in part.indices
+    }
+    failures: list[tuple[str, str]] = []
+
+    def note(_: Any, counts: list[ImageCount]) -> None:
+        failures.extend((count.path, count.error) for count in counts if count.error)
+
+    count_in_batches(_check_file, list(files), num_workers, note)
+    return failures
+
+
+def _check_file(path: Any) -> ImageCount:
+    return ImageCount(str(path), np.zeros(0, np.int64), 0, lost_label(path))
 
 
 def _draw(length: int, num_samples: int, seed: int) -> list[tuple[int, int]]:

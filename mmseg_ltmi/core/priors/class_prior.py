@@ -270,6 +270,20 @@ class ClassPrior:
         return f'ClassPrior(num_classes={self.num_classes}, source={self.source!r})'
 
 
+def occurs(log_prior: Tensor) -> Tensor:
+    """bool (C,), which classes a log-prior (C,) has seen: others have the smoothing's share."""
+    return log_prior.exp() > 1.5 * SMOOTHING / log_prior.numel()
+
+
+def balancing_shift(log_prior: Tensor) -> Tensor:
+    """``-log pi`` (C,), which added to a natural log-posterior balances it.
+
+    It is 0 for a class that never occurs. Such a class was never learned, and the smoothing's share
+    taken off its score would let it win most pixels.
+    """
+    return -log_prior.where(occurs(log_prior), 0.0)
+
+
 def build_class_prior(
     value: Any, num_classes: int | None = None, where: str = 'class_prior'
 ) -> ClassPrior:

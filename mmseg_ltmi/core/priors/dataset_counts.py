@@ -15,6 +15,7 @@ from .count_cache import CountCache
 from .counting import LabelCounts, count_in_batches
 from .dataset_parts import (
     common_classes,
+    common_ignore_index,
     common_labels,
     dataset_images,
     dataset_parts,
@@ -41,6 +42,8 @@ def count_dataset_labels(
     """
     parts = dataset_parts(dataset)
     classes = common_classes(parts)
+    if ignore_index is None:
+        common_ignore_index(parts, len(classes))
     total = LabelCounts(len(classes), classes)
     total.labels = common_labels(parts, ignore_index)
     known = None if cache is None else CountCache(cache, len(classes))

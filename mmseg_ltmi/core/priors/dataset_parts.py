@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from .label_space import check_same_classes, labels_of
 
@@ -69,24 +72,61 @@ def resampling_of(dataset: Any, of_items: bool = False) -> str:
     """What in a data set changes how often its classes occur, as texts; '' if nothing does.
 
     That is a wrapper or a transform with an attribute ``resampling``, mmengine's
-    ClassBalancedDataset, and a part that is concatenated more often than another.
+    ClassBalancedDataset, and one that repeats some of its images more often than others.
 
     Args:
         dataset: wrapped or not.
-        of_items: leave transforms out, which keep the images that items are of.
+        of_items: leave out transforms and repeats, which keep the images that items are of.
     """
+    found = _drawing(dataset, of_items)
+    return ', '.join(filter(None, found if of_items else [_uneven(dataset), *found]))
+
+
+def _drawing(dataset: Any, of_items: bool) -> list[str]:
     found = [str(getattr(dataset, 'resampling', ''))]
-    parts = wrapped(dataset)
-    if type(dataset).__name__ == 'ClassBalancedDataset' or len({*map(_times, parts)}) > 1:
+    if type(dataset).__name__ == 'ClassBalancedDataset':
         found.append(type(dataset).__name__)
     if not of_items:
         found += [getattr(step, 'resampling', '') for step in pipeline_steps(dataset)]
-    found += [resampling_of(part, of_items) for part in parts]
-    return ', '.join(filter(None, found))
+    return found + [text for part in wrapped(dataset) for text in _drawing(part, of_items)]
 
 
-def _times(part: Any) -> int:
-    return getattr(part, 'times', 1)  # of a RepeatDataset
+def _uneven(dataset: Any) -> str:
+    # The innermost wrappers that repeat some images more often than others, if all in all some are.
+    sums: dict[int, Any] = {}
+    for leaf, times in _repeats(dataset):
+        sums[id(leaf)] = sums.get(id(leaf), 0) + times
+    if len({int(n) for times in sums.values() for n in np.unique(times) if n}) < 2:
+        return ''
+    inner = ', '.join(filter(None, map(_uneven, wrapped(dataset))))
+    return inner or type(dataset).__name__
+
+
+def _repeats(dataset: Any, times: Any = 1) -> Iterator[tuple[Any, Any]]:
+    # Data sets that are not wrapped, and how often their images occur where each item of
+    # ``dataset`` occurs ``times``: one number for all images, or an array.
+    parts = wrapped(dataset)
+    if not parts:
+        yield dataset, times
+    elif _is_subset(dataset):
+        size = len(dataset.dataset)
+        images = np.asarray(dataset.indices, np.int64) % size
+        number = np.broadcast_to(times, len(images))
+        yield from _repeats(dataset.dataset, _summed(images, number, size))
+    elif np.ndim(times) == 0:
+        for part in parts:
+            yield from _repeats(part, times * getattr(dataset, 'times', 1))  # of a RepeatDataset
+    else:
+        # What is repeated, and each part of what is concatenated, has items of its own.
+        sizes = [len(part) for part in parts]
+        images = np.arange(len(times)) % sum(sizes)
+        each = np.split(_summed(images, times, sum(sizes)), np.cumsum(sizes)[:-1])
+        for part, own in zip(parts, each, strict=True):
+            yield from _repeats(part, own)
+
+
+def _summed(images: np.ndarray, times: np.ndarray, size: int) -> np.ndarray:
+    return np.bincount(images, times, size).astype(np.int64)
 
 
 def pipeline_steps(dataset: Any) -> Any:
@@ -138,6 +178,25 @@ def common_labels(parts: list[Part], ignore_index: int | None = None) -> dict[st
         info = part.dataset.get_data_info(part.indices[0])
         found.append({**labels_of(info), 'ignore_index': index})
     return {k: v for k, v in found[0].items() if all(other.get(k) == v for other in found)}
+
+
+def common_ignore_index(parts: list[Part], num_classes: int) -> int:
+    """The ignore_index of the first part, which is that of the head in training.
+
+    Raises:
+        ValueError: another part has another one, and one of the two is a class.
+    """
+    first = own_ignore_index(parts[0].dataset)
+    for i, part in enumerate(parts):
+        other = own_ignore_index(part.dataset)
+        if other != first and (first in range(num_classes) or other in range(num_classes)):
+            raise ValueError(
+                f'part 0 ({type(parts[0].dataset).__name__}) has ignore_index={first}, part {i} '
+                f'({type(part.dataset).__name__}) has ignore_index={other}, and one of them is a '
+                'class, though a decode head has one ignore_index: give the parts of the data set '
+                'and the decode heads the same'
+            )
+    return first
 
 
 def unwrapped(dataset: Any) -> list[Any]:

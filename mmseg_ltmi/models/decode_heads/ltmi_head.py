@@ -21,6 +21,7 @@ from mmseg_ltmi.core.priors import (
     check_same_prior,
     is_same_log_prior,
 )
+from mmseg_ltmi.core.priors.class_prior import occurs
 from mmseg_ltmi.core.region_rebalance import RegionRebalance
 from mmseg_ltmi.core.state_dict_hooks import before_load, keep_own_where_absent, rename_keys
 from mmseg_ltmi.models.raw_scores import warn_where_exported
@@ -240,11 +241,14 @@ class LTMIHeadMixin(_Head):
         prior, target = self.log_prior, self.test_prior
         if target is None or target.is_open:
             return shift, prior
+        wanted = target.log_prior
         if prior.numel():
+            # A class that training never showed was not learned, however frequent it is here.
+            wanted = wanted.where(occurs(prior), prior)
             # By Bayes. Scores of which no loss says what they are pass for p(c|x).
             natural = torch.zeros_like(prior) if shift is None else shift.to(prior)
-            shift = natural - prior + target.log_prior
-        return shift, target.log_prior
+            shift = natural - prior + wanted
+        return shift, wanted
 
     @property
     def tau_test(self) -> float:

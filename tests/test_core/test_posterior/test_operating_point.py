@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import naive_areas
 
+from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.core.posterior import (
     OperatingPoint,
+    ScoreReader,
     areas_over_taus,
     decision_areas,
     expected_areas,
@@ -24,12 +26,43 @@ def test_areas_are_those_of_argmax_at_every_tau(num_classes, num_taus, seed):
     logits = torch.randn(num_classes, 6, 9, generator=generator) * 2
     label = torch.randint(0, num_classes, (6, 9), generator=generator)
     label[torch.rand(6, 9, generator=generator) < 0.2] = 255
-    log_prior = (torch.randn(num_classes, generator=generator) * 3).log_softmax(0)
+    log_prior = (torch.randn(num_classes, generator=generator) * 2).log_softmax(0)
     taus = torch.linspace(-0.5, 1.5, num_taus).tolist()
     areas = areas_over_taus(logits, label, log_prior, taus)
     for tau, found in zip(taus, areas, strict=True):
         decision = (logits - tau * log_prior[:, None, None]).argmax(0)
         assert (found == naive_areas(decision, label, num_classes)).all()
+
+
+@pytest.mark.parametrize('counts', [[6000, 2500, 1000, 0], [6e6, 2500, 1, 0]])
+def test_a_class_that_never_occurs_wins_no_pixel_at_any_tau(counts):
+    log_prior = ClassPrior(counts).log_probs()
+    posterior = (2 * torch.randn(4, 30, 30) + log_prior[:, None, None]).log_softmax(0)
+    posterior[3] = -8.0  # what is left of a class that training never shows
+    taus = (0.0, 0.5, 1.0)
+    areas = areas_over_taus(posterior, torch.zeros(30, 30).long(), log_prior, taus)
+    assert not areas[:, 2, 3].any() and areas[-1, 2, 2] > 100
+    for tau, predicted in zip(taus, areas[:, 2], strict=True):
+        by_hand = posterior - tau * log_prior[:, None, None]
+        decision = by_hand[:3].argmax(0)
+        assert predicted.tolist() == decision.flatten().bincount(minlength=4).tolist()
+        point = OperatingPoint('tau', tuple('abcd'), tuple(log_prior.tolist()), tau=tau)
+        assert torch.equal(point.decide(posterior), decision)
+        readers = ScoreReader(4, tau_test=tau), ScoreReader(4)
+        for reader in readers:
+            reader.update(torch.zeros(4), log_prior)
+        readers[1].set_point(point)
+        for reader in readers:
+            assert torch.equal(reader.classes(posterior[None])[0], decision)
+
+
+def test_masks_of_half_precision_are_read_as_those_of_single():
+    summed = torch.tensor([0.95, 0.02, 1e-3, 1e-6]).view(4, 1, 1)
+    reader = ScoreReader(4, tau_test=1.0)
+    reader.update(torch.zeros(4), ClassPrior([1e6, 2e5, 3e4, 20]).log_probs())
+    scores = reader.read_masks(summed, reader.shift())
+    half = reader.read_masks(summed.half(), reader.shift())
+    torch.testing.assert_close(half, scores, atol=0.1, rtol=0)
 
 
 def test_taus_must_ascend():

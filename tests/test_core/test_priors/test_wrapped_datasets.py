@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from mmengine.dataset import RepeatDataset
 from mmseg.registry import DATASETS, TRANSFORMS
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
@@ -14,6 +15,7 @@ from mmseg_ltmi.core.priors import (
     count_dataset,
     describe,
 )
+from mmseg_ltmi.core.priors.dataset_parts import dataset_images, resampling_of
 
 
 @TRANSFORMS.register_module(force=True)
@@ -146,3 +148,89 @@ def test_a_wrapper_that_leaves_images_out_is_refused(root):
     for fold in (Fold([1], dataset=dataset), Fold([1], datasets=[dataset, dataset])):
         with pytest.raises(ValueError, match='Fold has 1 of the . images.*nothing says which'):
             pixels(fold)
+
+
+class RepeatOfAny(RepeatDataset):
+    """Of a wrapper too, as the registry builds it from configs."""
+
+    def __init__(self, dataset, times):
+        self.dataset, self.times, self._ori_len = dataset, times, len(dataset)
+        self._fully_initialized = True
+
+
+def repeat(dataset, times):
+    return RepeatOfAny(dataset, times)
+
+
+def joined(*parts):
+    return ConcatDataset(parts)
+
+
+@pytest.mark.parametrize(
+    'wrap, by',
+    [
+        (lambda a, b: joined(repeat(a, 5), b), 'ConcatDataset'),
+        (lambda a, b: joined(repeat(repeat(a, 5), 2), repeat(b, 2)), 'ConcatDataset'),
+        (lambda a, b: joined(joined(repeat(a, 5)), b), 'ConcatDataset'),
+        (lambda a, b: repeat(joined(repeat(a, 5), b), 2), 'ConcatDataset'),
+        (lambda a, b: joined(a, a, a, b), 'ConcatDataset'),
+        (lambda a, b: ConcatDataset([a, a, a, b]), 'ConcatDataset'),
+        (lambda a, b: Subset(a, [0, 0, 0, 0, 1]), 'Subset'),
+        (lambda a, b: Subset(joined(a, b), [0, 0, 4]), 'Subset'),
+        (lambda a, b: repeat(Subset(joined(a, b), [0, -8, 4]), 2), 'Subset'),
+        (lambda a, b: Subset(repeat(a, 2), [0, 4, 1]), 'Subset'),
+        (lambda a, b: Subset(Subset(a, [2, 2]), [0]), ''),
+        (lambda a, b: ConcatDataset([Subset(a, [0, 1]), Subset(a, [1, 2])]), 'ConcatDataset'),
+        (lambda a, b: ConcatDataset([Subset(a, [0, 1]), Subset(a, [2])]), ''),
+        (lambda a, b: Subset(joined(a, b), [0, 0, 4, 4]), ''),
+        (lambda a, b: repeat(joined(a, b), 5), ''),
+        (lambda a, b: joined(repeat(a, 2), repeat(b, 2)), ''),
+        (lambda a, b: joined(repeat(a, 4), repeat(repeat(b, 2), 2)), ''),
+        (lambda a, b: joined(joined(repeat(a, 2), b), b), ''),
+        (lambda a, b: joined(a, a), ''),
+    ],
+)
+def test_images_that_are_repeated_more_often_than_others(root, wrap, by):
+    assert resampling_of(wrap(loaded(root), loaded(root))) == by
+
+
+def test_whole_data_sets_are_not_looped_over(root):
+    """However many images there are, and however often they are repeated."""
+
+    class Huge(Fold):
+        def __len__(self):
+            raise AssertionError('the images were asked for')
+
+    assert resampling_of(joined_of(repeat_of(Huge([]), 10**12), Huge([]))) == 'Fold'
+
+
+def joined_of(*parts):
+    return Fold([], datasets=list(parts))
+
+
+def repeat_of(dataset, times):
+    return Fold([], dataset=dataset, times=times)
+
+
+def test_items_of_a_subset_that_repeats_are_its_images(root):
+    whole = loaded(root)
+    assert dataset_images(Subset(whole, [1, 1, 3])) == [(whole, 1), (whole, 1), (whole, 3)]
+
+
+def test_parts_that_ignore_different_labels(root):
+    """A head ignores one label: what is a class in one part is none in another."""
+    parts = [loaded(root), loaded(root, ignore_index=0)]
+    for order in (parts, parts[::-1]):
+        whole = ConcatDataset(order)
+        numbers = [part.ignore_index for part in order]
+        message = (
+            rf'part 0 .BaseSegDataset. has ignore_index={numbers[0]}, part 1 .BaseSegDataset. '
+            rf'has ignore_index={numbers[1]}, and one of them is a class.* give the parts'
+        )
+        for count in (count_dataset, ClassPrior.from_dataset, lambda d: count_as_trained(d, 8)):
+            with pytest.raises(ValueError, match=message):
+                count(whole)
+        assert pixels(whole, ignore_index=0) == [0, 4, 6, 8]  # one for all parts
+    other = ConcatDataset([loaded(root), loaded(root, ignore_index=254)])  # no class is either
+    assert pixels(other) == [2, 4, 6, 8]
+    assert count_as_trained(other, 8).prior.pixel_counts.tolist() == [2, 4, 6, 8]
