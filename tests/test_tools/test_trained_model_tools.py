@@ -277,11 +277,11 @@ def test_browse_reads_each_model_by_its_own_prior(folder, cfg):
 
 
 def test_one_score_has_no_posterior_to_read(folder, cfg):
-    loss = dict(type='CrossEntropyLoss', use_sigmoid=True)
-    head = {k: cfg.model.decode_head[k] for k in ('in_channels', 'channels', 'in_index')}
-    cfg.model.decode_head = dict(
-        head, type='mmseg.FCNHead', num_classes=2, out_channels=1, threshold=0.3, loss_decode=loss
-    )
+    own = ('contrast', 'class_prior', 'tau_test', 'loss_decode', 'num_classes')
+    head = {name: v for name, v in cfg.model.decode_head.items() if name not in own}
+    head.update(type='mmseg.FCNHead', num_classes=2, out_channels=1, threshold=0.3)
+    head.update(loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True))
+    cfg.model.decode_head = head
     with pytest.raises(ValueError, match='the model gives a single score .out_channels=1.'):
         browse(cfg, [folder / 'small.pth'])
 
