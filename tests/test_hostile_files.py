@@ -112,7 +112,7 @@ def test_an_enormous_file_is_not_read(tmp_path, load):
 @pytest.mark.parametrize(
     'change',
     [
-        dict(rule='tau', tau=1e38, log_prior=(-1e10, -2.0)),
+        dict(rule='tau', tau=1e38, log_prior=(-10.0, -2.0)),
         dict(classes=(), log_prior=(), iou=(), union=()),
         dict(union=(0.0, 1.0)),
         dict(iou=(None, 0.1)),
