@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmseg.registry import DATASETS
-from torch import nn
+from torch import Tensor, nn
 
 from mmseg_ltmi.core.class_names import distinct_names
 from mmseg_ltmi.core.priors import ClassPrior
@@ -94,20 +94,18 @@ def browse(
     first = next(iter(models.values()))
     dataset, *others = (DATASETS.build(split_dataset(config, split)) for config in configs)
     metainfo = metainfo_of(dataset)
-    for name, model in models.items():
+    priors = []
+    for i, (name, model) in enumerate(models.items()):
         check_trained(model, metainfo, name)
         if model.num_classes != len(metainfo['classes']):
             raise ValueError(
                 f'{name} has {model.num_classes} classes, the data set has '
                 f'{len(metainfo["classes"])}: give the config and the checkpoint of its classes'
             )
-    priors = {
-        name: class_prior_of(class_prior, configs[min(i, len(configs) - 1)], model, metainfo)
-        for i, (name, model) in enumerate(models.items())
-    }
-    prior = next(iter(priors.values()))
+        own = configs[min(i, len(configs) - 1)]
+        priors.append(class_prior_of(class_prior, own, model, metainfo))
     names = tuple(distinct_names(metainfo['classes']))
-    tail = wanted_classes(classes, prior, names)
+    tail = wanted_classes(classes, priors[0], names)
     ignore_index = last_head(first).ignore_index
     images = distinct_images(dataset)
     # Each model sees images as its own config prepares them.
@@ -116,11 +114,12 @@ def browse(
     chosen = choose_images(counts[:, tail], num_images)
     if not chosen:
         raise ValueError(f'no image of the {split} split holds one of {[names[c] for c in tail]}')
+    shifts = [tau_test * balancing_shift(prior.log_probs()) for prior in priors]
     rows = []
     with progress_bar(len(chosen) if progress else None, 'predicting') as advance:
         for place in chosen:
             packed = [part[index] for part, index in (own[place] for own in prepared)]
-            rows.append(_predict(packed, models, priors, tau_test))
+            rows.append(_predict(packed, models, shifts))
             advance()
     return TailPage(rows, tail, names, ignore_index)
 
@@ -166,16 +165,13 @@ def _label_counts(
 
 @torch.no_grad()
 def _predict(
-    prepared: list[dict],
-    models: dict[str, nn.Module],
-    priors: dict[str, ClassPrior],
-    tau_test: float,
+    prepared: list[dict], models: dict[str, nn.Module], shifts: Sequence[Tensor]
 ) -> TailImage:
     """Image, label and predictions at the size of the label.
 
     Args:
         prepared: the image as each config prepares it, or once for all models.
-        priors: that of each model.
+        shifts: (C,) of each model, added to its natural log-posterior.
     """
     packed = prepared[0]
     sample = packed['data_samples']
@@ -183,11 +179,10 @@ def _predict(
     image = packed['inputs'].float()[None]
     image = nn.functional.interpolate(image, label.shape, mode='bilinear')[0]
     maps = {'label': label}
-    for i, (name, model) in enumerate(models.items()):
+    for i, ((name, model), shift) in enumerate(zip(models.items(), shifts, strict=True)):
         own = prepared[min(i, len(prepared) - 1)]
         batch = dict(inputs=[own['inputs']], data_samples=[own['data_samples']])
         result = model.test_step(batch)[0]  # type: ignore[operator]
-        shift = tau_test * balancing_shift(priors[name].log_probs())
         scores = result.seg_logits.data.cpu() + shift[:, None, None]
         maps[name] = scores.argmax(0).numpy()
     # mmsegmentation loads images as BGR.

@@ -29,7 +29,7 @@ from mmseg_ltmi.core.posterior import (
     fit_temperature,
 )
 from mmseg_ltmi.core.priors import describe
-from mmseg_ltmi.core.priors.fingerprint import digest, pipeline_digest
+from mmseg_ltmi.core.priors.fingerprint import pipeline_digest
 from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.core.recorder import FeatureRecorder
 from mmseg_ltmi.models.segmentors import classifier_fingerprint, last_head
@@ -109,13 +109,10 @@ def make_memory(
         features='raw' if projector is None else 'embedded',
     )
     reservoir = KeyReservoir(last_head(model).num_classes, per_class, per_image, seed)
-    whose = {
-        **report,
-        'fingerprint': fingerprint,
-        'ranks': get_dist_info()[1],
-        'images': describe(dataset),
-        'prepared': digest(pipeline_digest(dataset), str(model.test_cfg)),
-    }
+    whose = {**report, 'fingerprint': fingerprint, 'ranks': get_dist_info()[1]}
+    if part is not None:  # looks at every label file
+        whose['images'] = describe(dataset)
+        whose['prepared'] = f'pipeline [{pipeline_digest(dataset)}], {dict(model.test_cfg)}'
     saved = _PartFile(part, whose, reservoir)
     num_workers = (cfg.get('test_dataloader') or {}).get('num_workers', 0)
     images = _own_share(len(dataset), saved.load())
@@ -239,9 +236,7 @@ def _embedding(model: Any, features: str) -> tuple[nn.Module | None, float | Non
             f'{type(head).__name__} has no conv_seg over a feature map, so it has no pixel '
             'features to store'
         )
-    # The config may have one that the checkpoint was trained without.
-    trained = contrast is not None and _is_loaded(model, contrast)
-    if features == 'raw' or (features == 'auto' and not trained):
+    if features == 'raw' or (features == 'auto' and contrast is None):
         return None, None
     if not isinstance(contrast, PixelContrast):
         raise ValueError(
@@ -249,21 +244,17 @@ def _embedding(model: Any, features: str) -> tuple[nn.Module | None, float | Non
             "takes: store raw features (features='raw'), or give the config that the checkpoint "
             'was trained with'
         )
-    if not trained:
+    not_loaded = {id(p) for name, p in model.named_parameters() if name in model.not_loaded}
+    if not_loaded.intersection(map(id, contrast.projector.parameters())):
+        # The config has what the checkpoint was trained without.
+        if features == 'auto':
+            return None, None
         raise ValueError(
             'the checkpoint has no contrastive term, or one of another shape, whose projector '
             "features='embedded' takes: store raw features (features='raw'), or give the config "
             'that the checkpoint was trained with'
         )
     return contrast.projector, float(contrast.loss.temperature)
-
-
-def _is_loaded(model: Any, contrast: nn.Module) -> bool:
-    own = {id(parameter) for parameter in contrast.parameters()}
-    return not any(
-        id(parameter) in own and '.projector.' in name and name in model.not_loaded
-        for name, parameter in model.named_parameters()
-    )
 
 
 def _own_share(number: int, start: int) -> list[int]:

@@ -231,9 +231,9 @@ def test_a_stopped_run_goes_on(folder, cfg, tmp_path, monkeypatch):
         make_memory(cfg, folder / 'soft.pth', part=part, per_class=10)
     resized = copy.deepcopy(cfg)
     resized.test_dataloader.dataset.pipeline.insert(1, dict(type='Resize', scale=(96, 96)))
-    fewer = copy.deepcopy(cfg)
-    fewer.train_dataloader.dataset.seed = 3
-    for other in (resized, fewer):
+    redrawn = copy.deepcopy(cfg)
+    redrawn.train_dataloader.dataset.seed = 3
+    for other in (resized, redrawn):
         with pytest.raises(ValueError, match='is of a run with another checkpoint, data set or'):
             make_memory(other, folder / 'soft.pth', part=part, **how)
     seen = []

@@ -27,6 +27,7 @@ from mmseg_ltmi.apis.trained_model import (
 )
 from mmseg_ltmi.core.posterior import decide_by_iou, fit_iou_rule
 from mmseg_ltmi.core.priors import ClassPrior
+from mmseg_ltmi.core.priors.class_prior import balancing_shift
 from mmseg_ltmi.evaluation import OperatingPointMetric, choosing
 from mmseg_ltmi.evaluation.operating_point_metric import TAUS
 from mmseg_ltmi.evaluation.posterior_sample import PosteriorSample
@@ -100,13 +101,14 @@ def decisions(
     sample: PosteriorSample, measured: PosteriorSample, prior: ClassPrior
 ) -> dict[str, torch.Tensor]:
     """Decisions on ``measured`` of what is fitted on ``sample``, by name."""
-    log_prior, own, others = prior.log_probs(), sample.scores(), measured.scores()
+    own, others = sample.scores(), measured.scores()
+    balancing = balancing_shift(prior.log_probs())
     tau = max(
-        TAUS, key=lambda tau: scores(sample, (own - tau * log_prior).max(1).indices, prior)[0]
+        TAUS, key=lambda tau: scores(sample, (own + tau * balancing).max(1).indices, prior)[0]
     )
     found = {
         'natural': others.max(1).indices,
-        'tau by mIoU': (others - tau * log_prior).max(1).indices,
+        'tau by mIoU': (others + tau * balancing).max(1).indices,
     }
     truths = {
         'counted': sample.label,

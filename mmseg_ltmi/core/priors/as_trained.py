@@ -15,7 +15,7 @@ import torch
 from ..progress import progress_bar
 from .annotation_loader import find_label_loader, is_mmseg_own, label_path, lost_label
 from .count_report import CountReport, report_counts
-from .counting import ClassCountError, LabelCounts, count_in_batches, list_failures
+from .counting import LabelCounts, count_in_batches
 from .dataset_parts import (
     Part,
     common_classes,
@@ -74,10 +74,15 @@ def count_as_trained(
     classes = common_classes(parts)
     ignore_index = common_ignore_index(parts, len(classes))
     check_ignored_is_free(ignore_index, len(classes), 'the data set')
-    if failures := _lost_labels(parts, num_workers):
-        if strict:
-            raise ClassCountError(list_failures(failures[:1]))
-        return CountReport(None, failures)
+    checked = LabelCounts(len(classes))
+    count_in_batches(
+        _check_file,
+        _mmseg_label_files(parts),
+        num_workers,
+        lambda _, counts: checked.add_all(counts, strict, lambda: None),
+    )
+    if checked.failures:
+        return report_counts(checked)
     total = LabelCounts(len(classes), classes, as_trained_source(dataset, num_samples, seed))
     total.labels = common_labels(parts)
     count_one = partial(
@@ -119,25 +124,20 @@ def sample_labels(data: dict) -> np.ndarray:
     return data['gt_seg_map']
 
 
-def _lost_labels(parts: list[Part], num_workers: int) -> list[tuple[str, str]]:
-    # (file, reason) of each label file that training reads otherwise than it is written.
+def _mmseg_label_files(parts: list[Part]) -> list[Any]:
+    # Those that mmsegmentation's own LoadAnnotations reads, each once.
     files = {
         part.dataset.get_data_info(image).get('seg_map_path'): None
         for part in parts
         if is_mmseg_own(find_label_loader(part.dataset))
         for image in part.indices
     }
-    failures: list[tuple[str, str]] = []
-
-    def note(_: Any, counts: list[ImageCount]) -> None:
-        failures.extend((count.path, count.error) for count in counts if count.error)
-
-    count_in_batches(_check_file, list(files), num_workers, note)
-    return failures
+    return list(files)
 
 
 def _check_file(path: Any) -> ImageCount:
-    return ImageCount(str(path), np.zeros(0, np.int64), 0, lost_label(path))
+    # No pixels: it is only looked whether training reads it otherwise than it is written.
+    return ImageCount(str(path), np.zeros(1, np.int64), 0, lost_label(path))
 
 
 def _draw(length: int, num_samples: int, seed: int) -> list[tuple[int, int]]:
