@@ -409,10 +409,11 @@ def _browse(parser: argparse.ArgumentParser) -> None:
 
 
 EXPLAIN = """
-The decision is the natural one, or that of --operating-point. Rarest class first. 'missed' is the
-share of a class's pixels that are predicted as others, 'false' that of its predictions that are
-others' pixels; 'near' is the share of both kinds of error that lie at most --width pixels from
-where the label changes, and 'IoU away' leaves those pixels out."""
+The decision is the natural one, or that of --operating-point. Rarest class first. 'predicted' is
+a class's predicted pixels over its labelled ones: near 0 it is never predicted. 'missed' is the
+share of its pixels that are predicted as others, 'false' that of its predictions that are others'
+pixels; 'near' is the share of both kinds of error that lie at most --width pixels from where the
+label changes, and 'IoU away' leaves those pixels out."""
 
 
 def _explain(parser: argparse.ArgumentParser) -> None:

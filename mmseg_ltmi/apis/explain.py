@@ -39,7 +39,8 @@ class Explanation:
     def table(self) -> str:
         """A row per class, rarest first."""
         table = PrettyTable(
-            ['class', 'IoU', 'missed', 'as', 'false', 'in truth', 'near', 'IoU away'], align='r'
+            ['class', 'IoU', 'predicted', 'missed', 'as', 'false', 'in truth', 'near', 'IoU away'],
+            align='r',
         )
         table.align['class'] = table.align['as'] = table.align['in truth'] = 'l'
         table.title = self.title

@@ -77,12 +77,12 @@ def explain(confusion: Tensor, names: Sequence[str], most: int = 2) -> list[dict
     """What became of each class's pixels, from a matrix (2, C, C) of ConfusionMetric.
 
     Returns:
-        C dicts: ``class``; ``IoU``; ``missed``, share of its pixels that are predicted as others,
-        and ``missed_to``, the ``most`` that take most of them; ``false``, share of its predictions
-        that are others' pixels, and ``false_from``; ``near``, share of both kinds of error near
-        boundaries, ``IoU_away``, the IoU of the pixels away from them. Percent; ``nan`` where there
-        is nothing to divide by, and for both IoU of a class without a label there, as in
-        :func:`class_rows`.
+        C dicts: ``class``; ``IoU``; ``predicted``, its predicted pixels over its labelled ones;
+        ``missed``, share of its pixels that are predicted as others, and ``missed_to``, the
+        ``most`` that take most of them; ``false``, share of its predictions that are others'
+        pixels, and ``false_from``; ``near``, share of both kinds of error near boundaries,
+        ``IoU_away``, the IoU of the pixels away from them. Percent; ``nan`` where there is nothing
+        to divide by, and for both IoU of a class without a label there, as in :func:`class_rows`.
     """
     names = distinct_names(names)
     total = confusion.sum(0).double()
@@ -99,6 +99,7 @@ def explain(confusion: Tensor, names: Sequence[str], most: int = 2) -> list[dict
             {
                 'class': name,
                 'IoU': _iou(hit, labelled[c], predicted[c]),
+                'predicted': _percent(predicted[c], labelled[c]) if labelled[c] else float('nan'),
                 'missed': _percent(missed.sum(), labelled[c]),
                 'missed_to': _largest(missed / labelled[c], names, most),
                 'false': _percent(false.sum(), predicted[c]),

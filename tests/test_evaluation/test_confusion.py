@@ -49,6 +49,7 @@ def test_explained_by_hand():
     assert a == {
         'class': 'a',
         'IoU': pytest.approx(100 * 8 / 13),
+        'predicted': pytest.approx(100 * 11 / 10),
         'missed': pytest.approx(20),
         'missed_to': {'b': pytest.approx(20)},
         'false': pytest.approx(100 * 3 / 11),
@@ -57,4 +58,4 @@ def test_explained_by_hand():
         'IoU_away': pytest.approx(100 * 6 / 8),
     }
     assert b['missed'] == pytest.approx(75) and b['missed_to'] == {'a': pytest.approx(75)}
-    assert c['missed_to'] == {} and math.isnan(c['IoU']) and math.isnan(c['near'])
+    assert c['missed_to'] == {} and all(math.isnan(c[key]) for key in ('IoU', 'near', 'predicted'))
