@@ -140,8 +140,8 @@ def _labels_of(file: Path, codes: np.ndarray, ignore_others: bool) -> np.ndarray
         with Image.open(file) as image:
             if image.mode not in MODES:
                 raise ValueError(f'it is of mode {image.mode}')
-            if _has_16_bits(image):
-                raise ValueError('it has 16 bits a channel, of which Pillow keeps 8: save it in 8')
+            if _is_scaled(image):
+                raise ValueError('it has not 8 bits a channel, to which Pillow scales it: save 8')
             mask = _coded(np.asarray(image.convert('RGB')))
     except (OSError, ValueError) as error:
         raise ValueError(f'{file} cannot be read as an image of 8 bits: {error}') from error
@@ -161,10 +161,13 @@ def _labels_of(file: Path, codes: np.ndarray, ignore_others: bool) -> np.ndarray
     return np.where(unknown, IGNORE, labels).astype(np.uint8)
 
 
-def _has_16_bits(image: ImageFile.ImageFile) -> bool:
-    # PNG and TIFF are opened in a mode of 8 bits; how their data are packed is said, as RGB;16B.
-    for tile in image.tile:
-        packed = tile[3][0] if isinstance(tile[3], tuple) else tile[3]
-        if str(packed).endswith((';16B', ';16L', ';16N')):
+def _is_scaled(image: ImageFile.ImageFile) -> bool:
+    # The mode is of 8 bits whatever the file has. How its data are packed is said: RGB;16B in PNG
+    # and TIFF, (RGB, highest value) in PPM.
+    for codec, _, _, packed in image.tile:
+        said = packed if isinstance(packed, tuple) else (packed,)
+        if str(said[0]).endswith((';16B', ';16L', ';16N')):
+            return True
+        if codec.startswith('ppm') and said[1:] not in ((), (255,)):
             return True
     return False

@@ -1,6 +1,7 @@
 """Colour masks become the label maps that mmsegmentation reads."""
 
 import json
+from functools import partial
 
 import cv2
 import numpy as np
@@ -104,8 +105,9 @@ def test_what_cannot_be_converted(masks, tmp_path):
         convert_labels(masks, tmp_path / 'out', [RED], 'wide.png')
 
 
-@pytest.mark.parametrize('suffix', ['.png', '.tif'])
-@pytest.mark.parametrize('channels', [3, 4])
+@pytest.mark.parametrize(
+    ('suffix', 'channels'), [('.png', 3), ('.png', 4), ('.tif', 3), ('.tif', 4), ('.ppm', 3)]
+)
 def test_colours_of_16_bits_are_refused(tmp_path, suffix, channels):
     """Pillow would keep the upper byte, 0 for the red of 128."""
     (tmp_path / 'masks').mkdir()
@@ -113,11 +115,27 @@ def test_colours_of_16_bits_are_refused(tmp_path, suffix, channels):
     mask = np.full((2, 2, channels), 128, np.uint16)
     cv2.imwrite(str(file), mask)
     palette = [[0, 0, 0], [128, 128, 128]]
-    with pytest.raises(ValueError, match=f'deep{suffix} cannot be read as an .* it has 16 bits a'):
+    with pytest.raises(ValueError, match=f'deep{suffix} .* it has not 8 bits a'):
         convert_labels(tmp_path / 'masks', tmp_path / 'out', palette, suffix)
     cv2.imwrite(str(file), mask.astype(np.uint8))
     found = convert_labels(tmp_path / 'masks', tmp_path / 'out', palette, suffix)
     assert found.pixels.tolist() == [0, 4, 0]
+
+
+@pytest.mark.parametrize('highest', [31, 255])
+def test_a_text_ppm_has_255_levels(tmp_path, highest):
+    (tmp_path / 'masks').mkdir()
+    (tmp_path / 'masks/a.ppm').write_text(f'P3 1 1 {highest} 16 16 16')
+    (tmp_path / 'masks/b.pbm').write_text('P1 1 1 1')
+    convert_labels(tmp_path / 'masks', tmp_path / 'black', [[0, 0, 0]], '.pbm')
+    convert = partial(
+        convert_labels, tmp_path / 'masks', tmp_path / 'out', [[0, 0, 0], [16, 16, 16]], '.ppm'
+    )
+    if highest == 255:
+        assert convert().pixels.tolist() == [0, 1, 0]
+    else:
+        with pytest.raises(ValueError, match=r'a\.ppm .* it has not 8 bits a channel'):
+            convert()
 
 
 @pytest.mark.parametrize('padding', [(0, 0, 0, 0), (0, 4, 0, 4)])
