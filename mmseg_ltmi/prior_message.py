@@ -10,6 +10,7 @@ from mmseg_ltmi.core.priors import ClassPrior
 ENTRY = 'class_prior'
 MOVES = 'class_prior_is_online'
 READING = 'reading_shift'
+OPINIONS = 'opinions'
 
 
 def announce_prior(prior: ClassPrior | Tensor, is_online: bool = False) -> None:
@@ -36,14 +37,18 @@ def announced_prior(num_classes: int) -> ClassPrior | None:
     return found
 
 
-def announce_reading(shift: Tensor) -> None:
+def announce_reading(shift: Tensor, opinions: float = 1.0) -> None:
     """Called by what reads scores.
 
     Args:
         shift: float32 (C,), what is added to the natural log-posterior; NaN where the scores do not
             tell the natural one.
+        opinions: the sum of the weights whose mean the log-posterior is, 1 + lambda with a memory.
+            A tau comes off the sum (docs/method.md).
     """
-    MessageHub.get_current_instance().update_info(READING, shift, resumed=False)
+    hub = MessageHub.get_current_instance()
+    hub.update_info(READING, shift, resumed=False)
+    hub.update_info(OPINIONS, opinions, resumed=False)
 
 
 def announced_reading(num_classes: int) -> Tensor | None:
@@ -52,9 +57,15 @@ def announced_reading(num_classes: int) -> Tensor | None:
     return found if isinstance(found, Tensor) and found.shape == (num_classes,) else None
 
 
+def announced_opinions() -> float:
+    """The sum of the weights whose mean the scores are, of the model that predicted last."""
+    return float(MessageHub.get_current_instance().runtime_info.get(OPINIONS, 1.0))
+
+
 def forget_reading() -> None:
     """Called when an evaluation ends: the next one may be of a model that says nothing."""
-    MessageHub.get_current_instance().runtime_info.pop(READING, None)
+    for entry in (READING, OPINIONS):
+        MessageHub.get_current_instance().runtime_info.pop(entry, None)
 
 
 def forget_announcements() -> None:

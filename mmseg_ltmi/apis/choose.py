@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -193,8 +195,9 @@ def choose(
         memory: of :func:`make_memory`, or its file.
         progress: show progress bars on stderr.
         options: values of the config by dotted key.
-        warn: is told where the two splits have images in common, and where the classes of the split
-            that chooses are not as frequent as in the class prior.
+        warn: is told where the two splits have images in common, with each other or with the
+            memory, and where the classes of the split that chooses are not as frequent as in the
+            class prior.
 
     Raises:
         OSError: a file that is not there.
@@ -217,6 +220,8 @@ def choose(
     if memory is not None:
         memory = load_memory(model, memory)
     loaders = {split: split_loader(cfg, split) for split in {select: None, report: None}}
+    if memory is not None and (warning := _images_in(memory, loaders)):
+        warn(warning)
     if folds is None or folds < 2:
         folds, warning = _default_folds(folds, loaders, select, report)
         if warning:
@@ -392,6 +397,23 @@ def _default_folds(
     return 0, (
         f'chosen and reported on {where}: the figures flatter the choice. Name another split, or '
         f'cross-fit with --folds {FOLDS}.'
+    )
+
+
+def _images_in(memory: ClassMemory, loaders: dict[str, DataLoader]) -> str:
+    """That a memory holds pixels of images that choose or judge; '' if not, or if not known."""
+    paths = () if memory.origins is None else memory.origins.images
+    stored = {os.path.realpath(path) for path in paths if path}
+    found = []
+    for split, loader in loaders.items():
+        with suppress(ValueError):
+            if common := len(_images_of(loader.dataset) & stored):
+                found.append(f'{common} images of {split}')
+    if not found:
+        return ''
+    return (
+        f'the memory holds pixels of {" and ".join(found)}, which find themselves there: the '
+        'figures with a memory flatter it. Make it of the train split, and choose on another'
     )
 
 

@@ -44,14 +44,14 @@ def convert(checkpoint: str | Path, out: str | Path, tau_test: float = 0.0) -> d
     if Path(checkpoint).resolve() == Path(out).resolve():
         raise ValueError(f'{out} is the checkpoint itself: name another file to write')
     try:
-        state = to_stock(trained, tau_test)
+        state, folded = _to_stock(trained, tau_test)
     except ValueError as error:
         raise ValueError(f'{checkpoint}: {error}') from error
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    # So that an LTMI segmentor, whose loss may state a shift, does not add it again. No other
-    # loader looks at it, as it would at a key.
+    # So that an LTMI segmentor, whose loss may state a shift, does not add it again, and knows the
+    # natural posterior. No other loader looks at it, as it would at a key.
     marked: Any = OrderedDict(state)
-    marked._metadata = OrderedDict({READER.rstrip('.'): {'version': 1, IS_READ: True}})
+    marked._metadata = OrderedDict({READER.rstrip('.'): {'version': 1, IS_READ: folded}})
     torch.save({'meta': content.get('meta', {}), 'state_dict': marked}, out)
     return state
 
@@ -73,6 +73,17 @@ def to_stock(state: dict[str, Tensor], tau_test: float = 0.0) -> dict[str, Tenso
         ValueError: no LTMI head, one without a bias, an unknown prior with ``tau_test``, the IoU
             rule in the checkpoint, or a tau in it and ``tau_test``.
     """
+    return _to_stock(state, tau_test)[0]
+
+
+def _to_stock(
+    state: dict[str, Tensor], tau_test: float
+) -> tuple[dict[str, Tensor], list[float] | bool]:
+    """And the part of what was folded that is no part of the natural posterior.
+
+    True where there is none, or where it acts on queries, so that no map of it is known.
+    """
+    folded: list[float] | bool = True
     state = {_present_name(k): v for k, v in state.items() if not k.startswith('teacher.')}
     places = [k.removesuffix('log_prior') for k in state if k.endswith(f'{READER}log_prior')]
     if not places:
@@ -104,10 +115,12 @@ def to_stock(state: dict[str, Tensor], tau_test: float = 0.0) -> dict[str, Tenso
                 'stock form. Keep its config; docs/export.md says how to export it'
             )
         no_object = int(bias.endswith('cls_embed.bias'))  # whose odds stay
-        shift = _shift(state, place, len(stock[bias]) - no_object, tau_test)
-        shift = F.pad(shift, (0, no_object))
+        reader = _reader(state, place, len(stock[bias]) - no_object, tau_test)
+        shift = F.pad(reader.shift(), (0, no_object))
         stock[bias] = (stock[bias] + shift).to(stock[bias].dtype)
-    return stock
+        if head == last and not no_object:
+            folded = reader.reading_shift().tolist()
+    return stock, folded
 
 
 def _present_name(key: str) -> str:
@@ -126,7 +139,7 @@ def _last_head(state: dict[str, Tensor]) -> str:
     return 'decode_head.' if last is None else f'decode_head.{last}.'
 
 
-def _shift(state: dict[str, Tensor], place: str, num_classes: int, tau_test: float) -> Tensor:
+def _reader(state: dict[str, Tensor], place: str, num_classes: int, tau_test: float) -> ScoreReader:
     reader = ScoreReader(num_classes, tau_test=tau_test)
     found = {n: state[place + n] for n in reader.state_dict() if place + n in state}
     for name in ('natural_shift', 'log_prior'):
@@ -153,6 +166,7 @@ def _shift(state: dict[str, Tensor], place: str, num_classes: int, tau_test: flo
             f'leave --tau-test out, which is {tau_test:g}'
         )
     try:
-        return reader.shift()
+        reader.shift()
     except RuntimeError as error:
         raise ValueError(f'{place[:-1]}: {error}') from error
+    return reader

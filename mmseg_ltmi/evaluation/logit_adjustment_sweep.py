@@ -14,7 +14,12 @@ from torch import Tensor
 
 from mmseg_ltmi.core.posterior import areas_over_taus
 from mmseg_ltmi.core.priors import ClassPrior
-from mmseg_ltmi.prior_message import announced_prior, announced_reading, forget_reading
+from mmseg_ltmi.prior_message import (
+    announced_opinions,
+    announced_prior,
+    announced_reading,
+    forget_reading,
+)
 
 from .area_rows import class_rows
 from .metric_prior import check_log_prior, read_metric_prior
@@ -63,6 +68,7 @@ class LogitAdjustmentSweep(IoUMetric):
         self._prior: ClassPrior | None = None
         self._log_prior = torch.empty(0)
         self._reading: Tensor | None = None
+        self._opinions = 1.0
         self.taus = tuple(sorted(taus))
         self.per_class_file = per_class_file
 
@@ -88,6 +94,7 @@ class LogitAdjustmentSweep(IoUMetric):
         if not self.results:  # once an evaluation
             self._log_prior = self.prior().log_probs()
             self._reading = self._announced_reading(num_classes)
+            self._opinions = announced_opinions()
         for sample in data_samples:
             logits = sample['seg_logits']['data'].float()
             if logits.shape[0] != num_classes:
@@ -97,6 +104,7 @@ class LogitAdjustmentSweep(IoUMetric):
                 )
             if self._reading is not None:
                 logits = logits - self._reading.to(logits)[:, None, None]
+            logits = logits * self._opinions  # a tau comes off the sum, not off the mean
             label = sample['gt_sem_seg']['data'].squeeze().to(logits.device)
             areas = areas_over_taus(
                 logits, label.long(), self._log_prior, self.taus, self.ignore_index

@@ -207,6 +207,33 @@ def test_a_reader_moves_between_the_segmentor_and_its_head(load, ltmi):
     torch.testing.assert_close(target.reader.natural_shift, LOG_PRIOR, atol=1e-3, rtol=0)
 
 
+def test_a_reader_moves_beside_an_auxiliary_head_that_has_its_own():
+    auxiliary = segmentor(index=0, head=dict(contrast=None))['decode_head']
+    options = dict(type='LTMIEncoderDecoder', auxiliary_head=auxiliary)
+    source = MODELS.build(segmentor(ltmi=False, **options))
+    source._update_own_reader()
+    target = segmentor(**options)
+    target['decode_head']['loss_decode'] = dict(type='LogitAdjustedLoss')
+    target = MODELS.build(target)
+    target.load_state_dict(source.state_dict(), strict=False)
+    torch.testing.assert_close(target.reader.natural_shift, LOG_PRIOR, atol=1e-3, rtol=0)
+
+
+def test_a_coarse_head_does_not_say_how_the_last_one_is_read():
+    coarse = segmentor(head=dict(contrast=None))['decode_head']
+    last = dict(
+        type='OCRHead', in_channels=128, in_index=1, channels=8, ocr_channels=8, num_classes=4,
+        norm_cfg=dict(type='BN'), loss_decode=dict(type='CrossEntropyLoss'),
+    )  # fmt: skip
+    config = segmentor(decode_head=[coarse, last], num_stages=2)
+    source = MODELS.build(dict(config, type='CascadeEncoderDecoder'))
+    target = MODELS.build(dict(config, type='LTMICascadeEncoderDecoder'))
+    target.load_state_dict(source.state_dict(), strict=False)
+    assert (target.reader.natural_shift == 0).all()
+    shift = target.decode_head[0].score_reader.natural_shift
+    torch.testing.assert_close(shift, LOG_PRIOR, atol=1e-3, rtol=0)
+
+
 def test_an_iou_rule_without_a_segmentor_that_decides_by_it_is_an_error():
     model = trained()
     rule = OperatingPoint(

@@ -7,10 +7,11 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-import mmseg_ltmi  # noqa: F401
+from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.apis.trained_model import with_operating_point
-from mmseg_ltmi.core.posterior import OperatingPoint
-from mmseg_ltmi.models.segmentors import classifier_fingerprint
+from mmseg_ltmi.core.posterior import ClassMemory, OperatingPoint
+from mmseg_ltmi.evaluation import LogitAdjustmentSweep
+from mmseg_ltmi.models.segmentors import classifier_fingerprint, ltmi_segmentors
 
 COUNTS = (90, 8, 2)
 PRIOR = torch.tensor(COUNTS).div(100)
@@ -116,6 +117,35 @@ def test_other_dtypes_decide_the_same(ltmi, dtype):
         assert (found == expected).float().mean() > 0.97  # rounding at ties
         net.to(torch.float32)
         assert (predict(net, IMAGE).pred_sem_seg.data == expected).float().mean() > 0.97
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision_cannot_tell_whose_point_it_is(dtype, monkeypatch):
+    said = []
+    monkeypatch.setattr(ltmi_segmentors, 'print_log', lambda text, *_: said.append(text))
+    of_this = replace(TAU, weights=classifier_fingerprint(model()))
+    expected = predict(model(of_this), IMAGE).pred_sem_seg.data
+    found = predict(model(of_this).to(dtype), IMAGE.to(dtype)).pred_sem_seg.data
+    assert (found == expected).float().mean() > 0.97
+    assert len(said) == 1 and 'cannot be told in half precision' in said[0]
+
+
+def test_a_sweep_reads_a_memory_as_an_operating_point_does():
+    net = model()
+    channels = net.decode_head.conv_seg.in_channels
+    keys, labels = torch.randn(9, channels), torch.arange(9) % 3
+    memory = ClassMemory(keys, labels, 3, 0.5)
+    sweep = LogitAdjustmentSweep(class_prior=ClassPrior(COUNTS), taus=(0.0, 0.5, 1.0))
+    sweep.dataset_meta = dict(classes=('a', 'b', 'c'))
+    net.reader.set_memory(memory, 1.0)
+    label = dict(data=torch.randint(0, 3, (1, 40, 56)))
+    sample = predict(net, IMAGE)
+    sweep.process({}, [dict(seg_logits=dict(data=sample.seg_logits.data), gt_sem_seg=label)])
+    predicted = sweep.results[0][:, 2]
+    for tau, found in zip(sweep.taus, predicted, strict=True):
+        net.reader.set_point(replace(TAU, tau=tau, memory_weight=1.0, memory='m.pth'), memory)
+        expected = predict(net, IMAGE).pred_sem_seg.data.flatten().bincount(minlength=3)
+        assert found.tolist() == pytest.approx(expected.tolist(), abs=3)  # ties
 
 
 @pytest.mark.parametrize('point', [None, RULE])

@@ -4,15 +4,17 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.runner import load_state_dict
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
-from tiny import COUNTS, LOSS, batch, segmentor, total
+from tiny import CONTRAST, COUNTS, LOSS, batch, segmentor, total
 
 import mmseg_ltmi  # noqa: F401
-from mmseg_ltmi.core.posterior import OperatingPoint
+from mmseg_ltmi.apis.convert import convert
+from mmseg_ltmi.core.posterior import ClassMemory, OperatingPoint
 from mmseg_ltmi.models.segmentors import EMATeacher, FrozenTeacher, last_head
 from mmseg_ltmi.models.segmentors.teacher_files import build_head, read_model
 
@@ -208,6 +210,45 @@ def test_distillation_compares_like_with_like(tmp_path):
         again = student(teacher or save_teacher(tmp_path, segmentor(18, 8)))
         again.teacher.load()
         torch.testing.assert_close(again.teacher.natural_shift, shift, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize('tau', [0.0, 1.0])
+def test_a_converted_teacher_is_natural_whatever_tau_was_folded_in(tmp_path, tau):
+    ltmi = segmentor(type='LTMIEncoderDecoder')
+    trained = save_teacher(tmp_path, ltmi)
+    file = tmp_path / 'stock.pth'
+    convert(trained['checkpoint'], file, tau)
+    state = torch.load(file)['state_dict']
+    stock = segmentor(ltmi=False)
+    teacher = student(dict(config=dict(model=stock), checkpoint=str(file))).teacher
+    reader = MODELS.build(dict(stock, type='LTMIEncoderDecoder'))
+    reader.load_state_dict(state, strict=False)
+    reader, expected = reader.eval().reader, MODELS.build(ltmi).eval()
+    expected.load_state_dict(torch.load(trained['checkpoint'])['state_dict'])
+    with torch.no_grad():
+        raw = teacher.network.encode_decode(batch()[0], [dict(img_shape=(64, 64))])
+        natural = expected.encode_decode(batch()[0], [dict(img_shape=(64, 64))])
+        for shift in (teacher.natural_shift, reader.natural_shift):
+            found = raw + shift.view(1, -1, 1, 1)
+            torch.testing.assert_close(found.log_softmax(1), natural.log_softmax(1))
+        torch.testing.assert_close(reader(raw), raw)
+
+
+def test_a_memory_is_not_taught():
+    source = MODELS.build(segmentor(type='LTMIEncoderDecoder', head=dict(contrast=None)))
+    keys = torch.randn(8, source.decode_head.conv_seg.in_channels)
+    source.reader.set_memory(ClassMemory(keys, torch.arange(8) % 4, 4, 0.1), 1.0)
+    output = EMATeacher(source)(*batch(), source.eval())
+    classifier = source.decode_head.conv_seg
+    scores = F.conv2d(output.features, classifier.weight, classifier.bias)
+    torch.testing.assert_close(output.logits, scores)
+
+
+def test_a_taught_student_teaches(tmp_path, frozen):
+    taught = segmentor(type='DistilledEncoderDecoder', teacher=EMA, alpha=1.0)
+    teacher = save_teacher(tmp_path, taught)
+    losses = step(student(teacher, head=dict(contrast=CONTRAST)), batch())
+    assert {'decode.loss_contrast', 'loss_distill'} <= set(losses)
 
 
 def test_teacher_of_an_ltmi_head_without_contrast_distills(frozen):

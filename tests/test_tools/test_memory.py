@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import pytest
 import torch
@@ -73,7 +74,7 @@ def test_from_the_command_line_to_a_test(folder, cfg, tmp_path, capsys):
     point = tmp_path / 'moved/operating_point.json'
     assert_tests_as_chosen(rows, cfg, folder / 'soft.pth', tmp_path, operating_point=point)
     assert_tests_as_chosen(rows, cfg, tmp_path / 'in.pth', tmp_path)
-    assert values['memory'] != values['natural']
+    assert values['memory and tau'] != values['tau by mIoU']
 
 
 def test_the_queue_is_a_memory_too(folder, cfg, tmp_path, capsys):
@@ -125,6 +126,18 @@ def test_the_iou_rule_with_a_memory_and_cross_fitting(folder, cfg, file, tmp_pat
     plain = choose(cfg, folder / 'soft.pth', folds=3)
     assert plain.values == {name: folded.values[name] for name in plain.values}
     assert 'memory' not in plain.table and 'memory' in folded.table
+
+
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_a_memory_of_the_images_that_judge_is_said(folder, cfg, split):
+    checkpoint = folder / 'soft.pth'
+    memory = make_memory(cfg, checkpoint, split=split, per_class=4)
+    said = []
+    choose(cfg, checkpoint, memory=memory, warn=said.append)
+    found = [
+        text for text in said if re.match(r'the memory holds pixels of \d images of test', text)
+    ]
+    assert len(found) == (split == 'test')
 
 
 def test_sliding_inference_reads_as_it_was_chosen(folder, cfg, tmp_path):

@@ -46,7 +46,8 @@ def logit_adjusted_cross_entropy(
         reduction: 'mean', 'sum' or 'none'.
         weight: (N, *) weight of each pixel; it does not change what the mean divides by.
         avg_non_ignore: let 'mean' divide by the valid pixels only; otherwise by all of them, as
-            mmsegmentation's CrossEntropyLoss does by default.
+            mmsegmentation's CrossEntropyLoss does by default. With ``class_weight`` an ignored
+            pixel counts as one of mean weight.
 
     Shape:
         logits (N, C, *), target (N, *), log_prior (C,). Returns a scalar, or (N, *) for 'none'.
@@ -97,12 +98,12 @@ def logit_adjusted_cross_entropy(
         if reduction != 'mean':
             return loss
         valid = target != ignore_index
-        if not avg_non_ignore:
-            return loss / max(target.numel(), 1)
         if class_weight is None:
-            total = valid.sum().to(loss)
+            total = (valid if avg_non_ignore else torch.ones_like(valid)).sum().to(loss)
         else:
             total = (class_weight[target.where(valid, 0)] * valid).sum()
+            if not avg_non_ignore:  # an ignored pixel counts as much as the mean of the others
+                total = total * target.numel() / valid.sum().clamp(min=1)
         return loss / total.where(total > 0, torch.ones_like(total))
 
 

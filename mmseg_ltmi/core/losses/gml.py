@@ -134,3 +134,7 @@ def _split_log_temperature(loss: GMLLoss, state_dict: dict[str, Tensor], prefix:
         start = loss.initial_log_temperature
         state_dict[f'{prefix}initial_log_temperature'] = start
         state_dict[f'{prefix}log_temperature_change'] = saved.reshape(1).to(start) - start
+    if not loss.learn_temperature:  # a fixed T is the config's, also after a run that learned it
+        for name in ('initial_log_temperature', 'log_temperature_change'):
+            if f'{prefix}{name}' in state_dict:
+                state_dict[f'{prefix}{name}'] = getattr(loss, name)

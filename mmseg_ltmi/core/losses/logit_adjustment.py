@@ -107,13 +107,17 @@ class LogitAdjustedLoss(PriorUser):
         if not isinstance(self.class_weight, str):
             return self.listed_weight
         log_prior = self.prior.required()
-        inverse = (-log_prior).exp() / log_prior.numel()
+        # A class that never occurs has the smoothing's share. Its weight would be a thousand, and a
+        # stray label of it would be the whole loss: it takes that of the rarest class that occurs.
+        share = log_prior.exp()
+        occurring = share.where(occurs(log_prior), torch.nan)
+        share = torch.maximum(share, occurring.nan_to_num(nan=torch.inf).min())
         if self.class_weight.startswith('inverse'):
+            inverse = 1 / (share * share.numel())
             return inverse.sqrt() if self.class_weight == 'inverse_sqrt' else inverse
         # Over the classes that occur. And torch's median of an even count is the lower one; the
         # usual one is between the two.
-        share = log_prior.exp()
-        return share.where(occurs(log_prior), torch.nan).nanquantile(0.5) / share
+        return occurring.nanquantile(0.5) / share
 
     def natural_shift(self) -> Tensor | None:
         """``tau * log pi - log w`` (C,): raw scores plus this are the natural log-posterior.

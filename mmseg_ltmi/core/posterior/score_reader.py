@@ -18,7 +18,11 @@ from .operating_point import OperatingPoint
 MEMORY = 'memory.'
 """What the keys of a memory begin with, in a reader's state dict."""
 IS_READ = 'is_read'
-"""In torch's metadata of a state dict, where the reader would be: the scores hold their shift."""
+"""In torch's metadata of a state dict, where the reader would be: the scores hold their shift.
+
+The value is what they are more than the natural log-posterior, C numbers; True of an earlier
+version is none.
+"""
 
 
 class ScoreReader(KeepBufferDtype):
@@ -93,8 +97,11 @@ class ScoreReader(KeepBufferDtype):
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any
     ) -> None:
-        if local_metadata.get(IS_READ) and f'{prefix}natural_shift' not in state_dict:
-            state_dict[f'{prefix}natural_shift'] = torch.zeros_like(self.natural_shift)
+        folded = folded_reading(local_metadata, len(self.natural_shift))
+        if folded is not None and f'{prefix}natural_shift' not in state_dict:
+            # Read as they are, and it is known which part is the natural posterior.
+            state_dict[f'{prefix}natural_shift'] = -folded
+            state_dict[f'{prefix}point_shift'] = folded
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def forget_shift(self) -> None:
@@ -170,6 +177,11 @@ class ScoreReader(KeepBufferDtype):
         self.iou.fill_(torch.nan)
         self.union.fill_(torch.nan)
         self._update_flags()
+
+    @property
+    def opinions(self) -> float:
+        """The sum of the weights whose mean the log-posterior is: 1, or 1 + lambda."""
+        return 1.0 if self.memory is None else 1.0 + float(self.memory.weight)
 
     @property
     def changes_scores(self) -> bool:
@@ -268,6 +280,22 @@ class ScoreReader(KeepBufferDtype):
         self.has_point = has_memory or self.has_iou_rule or bool(self.point_shift.any())
         self.has_shift = not bool(self.natural_shift.isnan().any())
         self._natural_is_raw = not bool(self.natural_shift.nan_to_num(nan=0.0).any())
+
+
+def folded_reading(metadata: dict[str, Any], num_classes: int) -> Tensor | None:
+    """What a converted network's scores are more than the natural log-posterior, float32 (C,).
+
+    Args:
+        metadata: torch's, of the state dict where the reader would be.
+        num_classes: C.
+
+    Returns:
+        None where the network was not converted.
+    """
+    found = metadata.get(IS_READ)
+    if not found:
+        return None
+    return torch.zeros(num_classes) if found is True else torch.tensor(found)
 
 
 def _prepare_memory(reader: ScoreReader, state_dict: dict[str, Tensor], prefix: str) -> None:

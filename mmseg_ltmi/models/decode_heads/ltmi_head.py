@@ -394,7 +394,7 @@ class LTMIHeadMixin(_Head):
             for prior in priors:
                 prior.check_found()
         announce_prior(self._known_prior(), any(prior.is_online for prior in priors))
-        announce_reading(self.reading_shift())
+        announce_reading(self.reading_shift(), self.score_reader.opinions)
         reader.is_read = True
         try:
             return super().predict(*args, **kwargs)

@@ -150,7 +150,7 @@ class ScoreReadingMixin(_Segmentor):
                 self._say_unknown()
             if not sums_masks(head):
                 seg_logits = reader(seg_logits)
-            announce_reading(reader.reading_shift())
+            announce_reading(reader.reading_shift(), reader.opinions)
         samples = super().postprocess_result(seg_logits, data_samples)
         for sample in samples:
             if sums_masks(head):
@@ -175,6 +175,18 @@ class ScoreReadingMixin(_Segmentor):
         point = self._point
         if point is None or not point.weights:
             return
+        if any(p.dtype in (torch.float16, torch.bfloat16) for p in last_head(self).parameters()):
+            print_log(
+                f'whether the operating point ({point}) is of this model cannot be told in half '
+                'precision, which has rounded the weights: predict an image in float32 first',
+                'current',
+                logging.WARNING,
+            )
+        else:
+            self._check_fingerprints(point)
+        self._point = replace(point, weights='')  # once is enough
+
+    def _check_fingerprints(self, point: OperatingPoint) -> None:
         found = classifier_fingerprint(self)
         if found != point.weights:
             raise ValueError(
@@ -184,7 +196,6 @@ class ScoreReadingMixin(_Segmentor):
             )
         if self.reader.memory is not None:
             check_memory_weights(self, self.reader.memory, point.memory)
-        self._point = replace(point, weights='')  # once is enough
 
 
 @MODELS.register_module()
@@ -322,37 +333,32 @@ def check_memory_weights(model: nn.Module, memory: ClassMemory, where: str) -> N
 
 def reader_prefix(model: nn.Module) -> str:
     """Where the keys of the ScoreReader begin in the state dict of a segmentor."""
+    own, of_head = _reader_prefixes(model)
+    return of_head if isinstance(last_head(model), LTMIHeadMixin) else own
+
+
+def _reader_prefixes(model: nn.Module) -> tuple[str, str]:
+    """Where a reader is the segmentor's, and where it is the last head's."""
     head = last_head(model)
-    if not isinstance(head, LTMIHeadMixin):
-        return 'score_reader.'
-    return next(n for n, module in model.named_modules() if module is head) + '.score_reader.'
+    name = next(n for n, module in model.named_modules() if module is head)
+    return 'score_reader.', f'{name}.score_reader.'
 
 
-def _move_reader(state_dict: dict[str, Tensor], prefix: str, place: str) -> None:
-    # A stock head's reader is the segmentor's, an LTMI head's its own: each loads the other's.
-    found = [key for key in state_dict if key.startswith(prefix) and '.score_reader.' in f'.{key}']
-    start = _key_start(found[0]) if found else ''
-    if (
-        found
-        and start != prefix + place
-        and not any(
-            key.startswith((f'{prefix}{place}', f'{prefix}auxiliary_head')) for key in found
-        )
-    ):
-        for key in found:
-            state_dict[f'{prefix}{place}{key.removeprefix(start)}'] = state_dict.pop(key)
-
-
-def _key_start(key: str) -> str:
-    """The part of a ScoreReader's key before the buffer's name."""
-    return key[: key.rindex('.') + 1]
+def _move_reader(state_dict: dict[str, Tensor], prefix: str, place: str, other: str) -> None:
+    # A stock head's reader is the segmentor's, an LTMI head's its own: each loads the other's. That
+    # of another head, as of an auxiliary one, reads other scores.
+    if any(key.startswith(prefix + place) for key in state_dict):
+        return
+    for key in [key for key in state_dict if key.startswith(prefix + other)]:
+        state_dict[f'{prefix}{place}{key.removeprefix(prefix + other)}'] = state_dict.pop(key)
 
 
 def _adapt_state_dict(model: Any, state_dict: dict[str, Tensor], prefix: str) -> None:
     if model.reader is None:  # a teacher reads no scores
         return
     place = reader_prefix(model)
-    _move_reader(state_dict, prefix, place)
+    other = next(name for name in _reader_prefixes(model) if name != place)
+    _move_reader(state_dict, prefix, place, other)
     old = ('shift', 'iou', 'union')
     rename_keys(
         state_dict,

@@ -105,9 +105,8 @@ class FrozenTeacher(Teacher):
     def load(self) -> EncoderDecoder:
         """Load the network, if it is not there."""
         if not self._loaded:
-            network, self._label_space, is_read = load_weights(self._model, self.checkpoint)
-            if not is_read:
-                self.natural_shift.copy_(_natural_shift(network))
+            network, self._label_space, folded = load_weights(self._model, self.checkpoint)
+            self.natural_shift.copy_(_natural_shift(network) if folded is None else -folded)
             _keep_features_only(network)
             self._loaded.append(network.to(self.natural_shift))  # its device and dtype
         return self._loaded[0]
@@ -248,6 +247,9 @@ def _natural_shift(network: EncoderDecoder) -> Tensor:
 
 def _keep_features_only(network: EncoderDecoder) -> None:
     """Take out what only training and reading the scores need; no parameter stays trainable."""
+    reader: Any = getattr(network, 'reader', None)
+    if reader is not None:
+        reader.reset_point()  # or a memory would still be pooled with the classifier
     for name in ('auxiliary_head', 'score_reader', '_point', 'teacher'):
         if hasattr(network, name):
             setattr(network, name, None)

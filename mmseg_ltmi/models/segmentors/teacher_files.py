@@ -12,9 +12,9 @@ from mmengine.logging import MessageHub, print_log
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
-from torch import nn
+from torch import Tensor, nn
 
-from mmseg_ltmi.core.posterior.score_reader import IS_READ
+from mmseg_ltmi.core.posterior.score_reader import folded_reading
 from mmseg_ltmi.core.priors.label_space import check_same_classes, check_same_reading, labels_of
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint
 
@@ -50,6 +50,11 @@ def read_model(config: Any) -> ConfigDict:
         )
     if 'data_preprocessor' in cfg:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    kind = model.get('type')
+    if isinstance(kind, str):  # a student that was taught: what it teaches needs no teacher
+        model.type = kind.replace('Distilled', 'LTMI')
+        for name in ('teacher', 'alpha', 'distill_temperature'):
+            model.pop(name, None)
     for head in _head_configs(model):
         for term in ('contrast', 'region'):
             head.pop(term, None)
@@ -92,10 +97,13 @@ def build_head(model: ConfigDict, num_classes: int) -> BaseDecodeHead:
     return head
 
 
-def load_weights(model: ConfigDict, checkpoint: str) -> tuple[EncoderDecoder, dict[str, Any], bool]:
+def load_weights(
+    model: ConfigDict, checkpoint: str
+) -> tuple[EncoderDecoder, dict[str, Any], Tensor | None]:
     """The network with its weights, on the CPU, and the label space of the checkpoint.
 
-    And whether its raw scores are the natural posterior, as ``mmseg-ltmi convert`` has made them.
+    And what its raw scores are more than the natural log-posterior (C,), where ``mmseg-ltmi
+    convert`` has written it; otherwise None.
 
     Raises:
         FileNotFoundError: no such checkpoint.
@@ -125,7 +133,7 @@ def load_weights(model: ConfigDict, checkpoint: str) -> tuple[EncoderDecoder, di
     if 'classes' not in label_space:  # mmsegmentation 0.x wrote it like this
         label_space = {**label_space, 'classes': meta.get('CLASSES')}
     parts = getattr(state, '_metadata', {})
-    return network, label_space, bool(parts.get('score_reader', {}).get(IS_READ))
+    return network, label_space, folded_reading(parts.get('score_reader', {}), network.num_classes)
 
 
 def check_label_space(

@@ -1,10 +1,12 @@
 import math
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmseg.models.losses import CrossEntropyLoss
 
 from mmseg_ltmi.core.losses import (
     DistillationLoss,
@@ -93,7 +95,8 @@ def test_own_keys_are_told_by_identities():
 def test_a_checkpoint_with_a_scalar_temperature_loads(learn):
     loss = GMLLoss(5, learn_temperature=learn)
     loss.load_state_dict({'log_temperature': torch.tensor(math.log(0.2))})
-    assert loss.temperature.item() == pytest.approx(0.2)
+    # A fixed one is the config's.
+    assert loss.temperature.item() == pytest.approx(0.2 if learn else 0.1)
 
 
 def test_no_usable_query_is_zero_with_a_graph():
@@ -140,6 +143,40 @@ def test_natural_shift_and_weights():
     for name, power in (('inverse', 1), ('inverse_sqrt', 0.5)):
         found = LogitAdjustedLoss([6, 3, 1], class_weight=name).class_weights()
         torch.testing.assert_close(found, (1 / (3 * p)) ** power, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['inverse', 'inverse_sqrt', 'median_frequency'])
+def test_a_class_that_never_occurs_weighs_as_the_rarest_that_does(name):
+    weights = LogitAdjustedLoss([8, 4, 2, 0], class_weight=name).class_weights()
+    assert weights[3] == weights[2] == weights.max()
+    assert weights[2] > weights[1] > weights[0]
+
+
+@pytest.mark.parametrize('avg_non_ignore', [True, False])
+def test_the_mean_divides_as_that_of_mmsegmentation(avg_non_ignore):
+    stock: Any = CrossEntropyLoss(avg_non_ignore=avg_non_ignore, class_weight=[1.0, 2, 4])
+    ours = LogitAdjustedLoss(
+        [6, 3, 1], tau=0.0, class_weight=[1.0, 2, 4], avg_non_ignore=avg_non_ignore
+    )
+    scores, labels = torch.randn(2, 3, 4, 4), torch.randint(0, 3, (2, 4, 4))
+    torch.testing.assert_close(ours(scores, labels), stock(scores, labels))
+    # Half of the pixels are ignored, and the others are alike.
+    scores, labels = scores[:1, :, :1, :1].expand(2, 3, 4, 4), torch.ones(2, 4, 4).long()
+    whole = ours(scores, labels)
+    labels[0] = 255
+    torch.testing.assert_close(ours(scores, labels), whole if avg_non_ignore else whole / 2)
+
+
+def test_a_fixed_temperature_is_that_of_the_config():
+    learned = GMLLoss(4, temperature=0.2)
+    with torch.no_grad():
+        learned.log_temperature_change.fill_(0.5)
+    fixed = GMLLoss(4, temperature=0.05, learn_temperature=False)
+    for state in (learned.state_dict(), {'log_temperature': torch.tensor(-1.0)}):
+        fixed.load_state_dict(state)
+        assert fixed.temperature.item() == pytest.approx(0.05)
+    learned.load_state_dict(fixed.state_dict())
+    assert learned.temperature.item() == pytest.approx(0.05)
 
 
 def test_median_frequency_is_that_of_the_classes_that_occur():
