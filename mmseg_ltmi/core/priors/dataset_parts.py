@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -72,7 +74,8 @@ def resampling_of(dataset: Any, of_items: bool = False) -> str:
     """What in a data set changes how often its classes occur, as texts; '' if nothing does.
 
     That is a wrapper or a transform with an attribute ``resampling``, mmengine's
-    ClassBalancedDataset, and one that repeats some of its images more often than others.
+    ClassBalancedDataset, and one that repeats some of its images more often than others. A text
+    differs where the draw does.
 
     Args:
         dataset: wrapped or not.
@@ -84,22 +87,38 @@ def resampling_of(dataset: Any, of_items: bool = False) -> str:
 
 def _drawing(dataset: Any, of_items: bool) -> list[str]:
     found = [str(getattr(dataset, 'resampling', ''))]
-    if type(dataset).__name__ == 'ClassBalancedDataset':
-        found.append(type(dataset).__name__)
+    # By name, subclasses included: the core does not import mmengine.
+    if any(base.__name__ == 'ClassBalancedDataset' for base in type(dataset).__mro__):
+        threshold = getattr(dataset, 'oversample_thr', None)
+        found.append(f'{type(dataset).__name__}(oversample_thr={threshold})')
     if not of_items:
         found += [getattr(step, 'resampling', '') for step in pipeline_steps(dataset)]
     return found + [text for part in wrapped(dataset) for text in _drawing(part, of_items)]
 
 
 def _uneven(dataset: Any) -> str:
-    # The innermost wrappers that repeat some images more often than others, if all in all some are.
+    # What repeats some images more often than others, and how often those of each data set inside.
+    times = _uneven_times(dataset)
+    if not times:
+        return ''
+    texts = [str(n) if isinstance(n, int) else f'[{zlib.crc32(n.tobytes()):08x}]' for n in times]
+    return f'{", ".join(_uneven_wrappers(dataset))}(times={", ".join(texts)})'
+
+
+def _uneven_wrappers(dataset: Any) -> list[str]:
+    # The innermost ones.
+    inner = [name for part in wrapped(dataset) for name in _uneven_wrappers(part)]
+    return inner or [type(dataset).__name__] * bool(_uneven_times(dataset))
+
+
+def _uneven_times(dataset: Any) -> list[Any]:
+    # Of each data set that is not wrapped, as _repeats has it, less what all have in common; []
+    # where all images occur alike.
     sums: dict[int, Any] = {}
     for leaf, times in _repeats(dataset):
         sums[id(leaf)] = sums.get(id(leaf), 0) + times
-    if len({int(n) for times in sums.values() for n in np.unique(times) if n}) < 2:
-        return ''
-    inner = ', '.join(filter(None, map(_uneven, wrapped(dataset))))
-    return inner or type(dataset).__name__
+    numbers = {int(n) for times in sums.values() for n in np.unique(times) if n}
+    return [times // math.gcd(*numbers) for times in sums.values()] if len(numbers) > 1 else []
 
 
 def _repeats(dataset: Any, times: Any = 1) -> Iterator[tuple[Any, Any]]:
