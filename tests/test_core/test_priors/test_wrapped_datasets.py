@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.dataset import BaseDataset, ClassBalancedDataset, RepeatDataset
+from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, TRANSFORMS
-from torch.utils.data import ConcatDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 import mmseg_ltmi  # noqa: F401
 from mmseg_ltmi.core.priors import (
@@ -17,7 +18,7 @@ from mmseg_ltmi.core.priors import (
     count_dataset,
     describe,
 )
-from mmseg_ltmi.core.priors.dataset_parts import dataset_images, resampling_of
+from mmseg_ltmi.core.priors.dataset_parts import dataset_images, resampling_of, unwrapped
 
 
 @TRANSFORMS.register_module(force=True)
@@ -47,12 +48,11 @@ def root(tmp_path):
 def build(root, loader='mmseg.OwnLabelLoader', classes=('a', 'b', 'c', 'd'), **kwargs):
     return DATASETS.build(
         dict(
-            type='mmseg.BaseSegDataset',
             data_root=str(root),
             data_prefix=dict(img_path='img', seg_map_path='ann'),
             metainfo=dict(classes=classes),
             pipeline=[dict(type=loader)],
-            **kwargs,
+            **{'type': 'mmseg.BaseSegDataset', **kwargs},
         )
     )
 
@@ -227,7 +227,7 @@ def balanced(threshold):
 def test_whole_data_sets_are_not_looped_over(root):
     """However many images there are, and however often they are repeated."""
 
-    class Huge(Fold):
+    class Huge(Fold, Dataset):
         def __len__(self):
             raise AssertionError('the images were asked for')
 
@@ -243,6 +243,30 @@ def joined_of(*parts):
 
 def repeat_of(dataset, times):
     return Fold([], dataset=dataset, times=times)
+
+
+class Named(BaseSegDataset):
+    """Has attributes whose names mean something elsewhere."""
+
+    def __init__(self, **kwargs):
+        self.dataset, self.datasets, self.indices, self.times = 'kitti', ['kitti'], [1], 3
+        self.resampling = 'bilinear'
+        super().__init__(**kwargs)
+
+
+DATASETS.register_module(module=Named, force=True)
+
+
+def test_attributes_that_only_share_a_name(root):
+    """Of data sets, wrappers and transforms of one's own."""
+    named = loaded(root, type='mmseg.Named')
+    named.pipeline.transforms[0].resampling = 1
+    assert pixels(named) == [1, 2, 3, 4] == pixels(Fold(range(4), datasets=['x'], dataset=named))
+    assert describe(named).startswith('Named, ')
+    assert unwrapped(ConcatDataset([named, named])) == [named, named]
+    assert resampling_of(ConcatDataset([named, named])) == ''
+    own = Fold(range(4), dataset='kitti')
+    assert unwrapped(own) == [own]
 
 
 def test_items_of_a_subset_that_repeats_are_its_images(root):
