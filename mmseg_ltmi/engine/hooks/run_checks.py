@@ -38,6 +38,8 @@ PLAIN_SAMPLERS = (
     RandomSampler,
     SequentialSampler,
 )
+LIBRARIES = ('mmdet', 'mmengine', 'mmseg', 'torch')
+"""Whose subclasses of a plain sampler draw as evenly; what one's own does is not known."""
 REMEDY = (
     'count the prior of the train set with mmseg-ltmi count, or put its classes and counts in the '
     "train set's order"
@@ -202,7 +204,8 @@ def sampler_warning(prior: PriorBuffer, loader: Any) -> str:
     own = [
         type(part).__name__
         for part, plain in ((batches, BatchSampler), (sampler, PLAIN_SAMPLERS))
-        if part is not None and not isinstance(part, plain)
+        if part is not None
+        and not (isinstance(part, plain) and type(part).__module__.split('.')[0] in LIBRARIES)
     ]
     if prior.is_online or prior.is_open or not own:
         return ''
