@@ -97,6 +97,17 @@ def test_the_same_or_unknown_classes_are_trained(classes, dataset, caplog):
     assert 'other names' not in caplog.text
 
 
+def test_classes_that_are_numbers(root):
+    """As YAML and JSON files may name them."""
+    numbered = data(metainfo=dict(classes=[0, 1, 2, 3]))
+    with pytest.raises(ValueError, match="other classes: 0 is 'road' and '0', .*mmseg-ltmi count"):
+        train(prior(NAMES), numbered)
+    train(None, numbered, hook=True)
+    counted = ClassPrior.load('work/class_prior.json')
+    assert counted.classes == ('0', '1', '2', '3')
+    train('work/class_prior.json', numbered)
+
+
 def test_a_class_of_another_name_is_said(caplog):
     train(prior(['road', 'traffic light', 'post', 'bike']))
     assert "other names for some classes (2 is 'post' and 'pole')" in caplog.text

@@ -156,7 +156,7 @@ def pipeline_steps(dataset: Any) -> Any:
 
 
 def class_names(dataset: Any) -> tuple[str, ...]:
-    """The classes in the metainfo of a data set that is not wrapped.
+    """The classes in the metainfo of a data set that is not wrapped, numbers as texts.
 
     Raises:
         ValueError: it names none, or a text in place of a list.
@@ -172,7 +172,7 @@ def class_names(dataset: Any) -> tuple[str, ...]:
             f"the metainfo classes of {name} are the text '{classes:.80}', which would be read as "
             f"{len(classes)} classes of one letter: give a list, classes=['{classes:.80}']"
         )
-    return tuple(classes)
+    return tuple(map(str, classes))
 
 
 def common_classes(parts: list[Part]) -> tuple[str, ...]:
