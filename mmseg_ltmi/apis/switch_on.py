@@ -15,14 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import Registry
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.decode_heads.point_head import PointHead
 from mmseg.models.segmentors import EncoderDecoder
-from mmseg.registry import MODELS
+from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 
 from mmseg_ltmi.core.losses import LogitAdjustedLoss
 from mmseg_ltmi.core.priors import ClassPrior
-from mmseg_ltmi.models.decode_heads import UNSUPPORTED_HEADS, LTMIHeadMixin
+from mmseg_ltmi.models.decode_heads import (
+    UNSUPPORTED_HEADS,
+    LTMIHeadMixin,
+    LTMIMaskHeadMixin,
+)
 
 from .config_source import HeadChanges, head_node, head_statements, lay_out, ltmi_loss_node
 
@@ -35,8 +40,14 @@ PRIORS = {
 }
 """The published class prior of a data set."""
 
-WRAPPERS = ('ConcatDataset', 'MultiImageMixDataset', 'RepeatDataset')
-"""Data sets of data sets that leave the class frequencies as they are."""
+WRAPPERS = (
+    'ClassBalancedDataset',
+    'ConcatDataset',
+    'MultiImageMixDataset',
+    'RareClassDataset',
+    'RepeatDataset',
+)
+"""Data sets of data sets whose labels are those of the data sets inside."""
 
 CROSS_ENTROPIES = ('CrossEntropyLoss', 'OhemCrossEntropy')
 MERGING = {'avg_non_ignore', 'loss_weight', 'type', 'use_mask', 'use_sigmoid', '_scope_'}
@@ -103,7 +114,7 @@ def switch_on(
         config: path, or a name such as
             ``mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py``.
         class_prior: a published name or a file; None takes the published one of the train set. If
-            there is none, ClassPriorHook counts before the run.
+            there is none, or the train set is resampled, ClassPriorHook counts before the run.
         folder: where the new config will lie. Files in it are named as seen from there, so that the
             folder can be moved. None names all files by their whole path.
 
@@ -234,13 +245,14 @@ class _Switch:
     def _prior(self, given: str | None, place: str, head: dict) -> tuple[str | None, int]:
         """How the new config names the class prior, None if it names none; and C."""
         num_classes: Any = head.get('num_classes')
-        name = given if given is not None else self._published_prior()
+        name = given if given is not None else self._train_prior()
         if _is_single_score(head):
             raise SwitchOnError(
                 f'{place} gives a single score (num_classes={num_classes}, '
                 f'out_channels={head.get("out_channels")}): logit adjustment and contrast need a '
                 'score per class. Set num_classes=2 and use_sigmoid=False, without out_channels'
             )
+        self._note_reading(place, head)
         if name is None:
             return None, num_classes
         prior = ClassPrior.load(name)
@@ -262,18 +274,47 @@ class _Switch:
             return path
         return Path(path).relative_to(os.path.abspath(self.folder)).as_posix()
 
+    def _train_set(self) -> dict:
+        return (self.loaded.get('train_dataloader') or {}).get('dataset') or {}
+
     def _published_prior(self) -> str | None:
-        dataset = (self.loaded.get('train_dataloader') or {}).get('dataset') or {}
-        leaves = list(_leaves(dataset))
-        names = {_published_name(leaf) for leaf in leaves}
-        if len(names) == 1 and None not in names:
-            return names.pop()
-        what = ', '.join(sorted({_name(leaf) for leaf in leaves})) or 'a config without train set'
+        """That of the labels as they are, if there is one."""
+        names = {_published_name(leaf) for leaf, _ in _leaves(self._train_set())}
+        return names.pop() if len(names) == 1 else None
+
+    def _train_prior(self) -> str | None:
+        by = _resampling(self._train_set())
+        name = None if by else self._published_prior()
+        if by:
+            self.notes.append(
+                f'{by} resamples the classes of the train set: ClassPriorHook counts them behind '
+                'the pipeline before the run. To name a counted prior instead, give the file of '
+                'mmseg-ltmi count CONFIG --as-trained 2000 as --class-prior'
+            )
+        elif name is None:
+            kinds = sorted({_name(leaf) for leaf, _ in _leaves(self._train_set())})
+            what = ', '.join(kinds) or 'a config without train set'
+            self.notes.append(
+                f'no class prior is published for {what}: ClassPriorHook counts the train set '
+                'before the run. To name a counted one instead, give its file as --class-prior'
+            )
+        return name
+
+    def _note_reading(self, place: str, head: dict) -> None:
+        """Which images the scores are read for, where the train set is resampled."""
+        if not _resampling(self._train_set()):
+            return
+        form = MODELS.get(f'LTMI{_name(head)}')
+        if isinstance(form, type) and issubclass(form, LTMIMaskHeadMixin):
+            remedy = 'choose a tau on such images with mmseg-ltmi choose'
+        else:
+            name = self._published_prior()
+            prior = f'={name!r}' if name else ', the raw prior of mmseg-ltmi count CONFIG'
+            remedy = f'give it test_prior{prior}'
         self.notes.append(
-            f'no class prior is published for {what}: ClassPriorHook counts the train set before '
-            'the run. To name a counted one instead, give its file as --class-prior'
+            f'{place} reads its scores for images whose classes are as frequent as in the '
+            f'resampled train set. If the model is used on others, {remedy}'
         )
-        return None
 
     # What becomes of a head
 
@@ -407,10 +448,10 @@ def _name(config: Any) -> str:
     return kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', '')
 
 
-def _class(config: dict) -> Any:
+def _class(config: dict, registry: Registry = MODELS) -> Any:
     """The registered class, or None."""
     kind = config.get('type')
-    return MODELS.get(kind) if isinstance(kind, str) else kind
+    return registry.get(kind) if isinstance(kind, str) else kind
 
 
 def _losses(place: str, head: dict) -> list[tuple[str, dict]]:
@@ -440,15 +481,41 @@ def _is_single_score(head: dict) -> bool:
     return head.get('out_channels') == 1 or head.get('num_classes') == 1
 
 
-def _leaves(dataset: dict) -> Iterator[dict]:
-    """The data sets in one that repeats or joins others."""
+def _inner(dataset: dict) -> list[dict]:
+    """The data sets in one that repeats, joins or draws from others."""
+    inner = dataset.get('datasets') or dataset.get('dataset') or []
+    parts = inner if isinstance(inner, (list, tuple)) else [inner]
+    return [part for part in parts if isinstance(part, dict)]
+
+
+def _leaves(dataset: dict, times: int = 1) -> Iterator[tuple[dict, int]]:
+    """The data sets in wrapped ones, and how often each is repeated."""
     if _name(dataset) not in WRAPPERS:
         if dataset:
-            yield dataset
+            yield dataset, times
         return
-    inner = dataset.get('datasets') or dataset.get('dataset') or []
-    for part in inner if isinstance(inner, (list, tuple)) else [inner]:
-        yield from _leaves(part)
+    for part in _inner(dataset):
+        yield from _leaves(part, times * dataset.get('times', 1))
+
+
+def _resampling(dataset: dict) -> str:
+    """What changes how often the classes of a data set occur, as names; '' if nothing does."""
+    uneven = len({times for _, times in _leaves(dataset)}) > 1
+    return ', '.join([_name(dataset)] * uneven + list(dict.fromkeys(_drawing(dataset))))
+
+
+def _drawing(dataset: dict) -> Iterator[str]:
+    # As resampling_of, of what is not built.
+    parts = [(dataset, DATASETS), *((step, TRANSFORMS) for step in dataset.get('pipeline') or ())]
+    for part, registry in parts:
+        if not isinstance(part, dict):  # a transform that is built
+            continue
+        cls = _class(part, registry)
+        names = [base.__name__ for base in getattr(cls, '__mro__', ())]
+        if hasattr(cls, 'class_resampling') or 'ClassBalancedDataset' in names:
+            yield _name(part)
+    for part in _inner(dataset):
+        yield from _drawing(part)
 
 
 def _published_name(dataset: dict) -> str | None:

@@ -82,7 +82,7 @@ class RareClassDataset:
         return self.dataset.metainfo
 
     @property
-    def resampling(self) -> str:
+    def class_resampling(self) -> str:
         """What a prior that is counted behind it says of it."""
         names = 'temperature', 'min_pixels', 'min_crop_ratio', 'max_tries'
         return f'RareClassDataset({", ".join(f"{n}={getattr(self, n):g}" for n in names)})'

@@ -83,7 +83,7 @@ class RareClassPaste(BaseTransform):
         self._drawn = -1
 
     @property
-    def resampling(self) -> str:
+    def class_resampling(self) -> str:
         """What a prior that is counted behind it says of it."""
         return (
             f'RareClassPaste(prob={self.prob:g}, temperature={self.temperature:g}, '

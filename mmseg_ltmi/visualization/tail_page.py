@@ -44,8 +44,10 @@ def draw_tail_page(
         tail: classes in colour, the rarest first; those that are in no map have no entry.
         classes: C names.
         path: file to write.
-        ignore_index: label that is drawn black and takes no part in the IoU under a prediction.
+        ignore_index: label that is drawn black and takes no part in the IoU under a prediction,
+            also where it is the number of a tail class.
     """
+    tail = [c for c in tail if c != ignore_index]
     # A class has the same colour in each page, but an entry only where it occurs.
     of_tail = dict(zip(tail, colours(len(tail)), strict=True))
     drawn = {c for row in rows for classed in row.maps.values() for c in np.unique(classed)}

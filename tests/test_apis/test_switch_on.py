@@ -305,7 +305,6 @@ CAMVID = "dict(type='mmseg.CamVidDataset')"
         (f"dict(type='RepeatDataset', times=9, dataset={CAMVID})", 11, 'camvid'),
         (f"dict(type='ConcatDataset', datasets=[{CAMVID}, {CAMVID}])", 11, 'camvid'),
         (f"dict(type='ConcatDataset', datasets=[{CAMVID}, dict(type='Own')])", 11, None),
-        (f"dict(type='ClassBalancedDataset', dataset={CAMVID})", 11, None),
         ("dict(type='ADE20KDataset', metainfo=dict(classes=['sky', 'wall']))", 2, None),
         ('dict()', 19, None),
     ],
@@ -318,6 +317,53 @@ def test_the_prior_of_the_data_set(dataset, classes, prior, tmp_path):
         [note.split(' for ')[0] for note in notes] == []
         if prior
         else ['no class prior is published']
+    )
+
+
+BALANCED = f"dict(type='ClassBalancedDataset', oversample_thr=0.1, dataset={CAMVID})"
+RARE = f"dict(type='RareClassDataset', dataset={CAMVID})"
+PASTED = f"""dict(
+    type='MultiImageMixDataset', dataset={CAMVID},
+    pipeline=[dict(type='RareClassPaste'), dict(type='PackSegInputs')])"""
+UNEVEN = f"""dict(
+    type='ConcatDataset', datasets=[dict(type='RepeatDataset', times=3, dataset={CAMVID}), {CAMVID}]
+)"""
+
+
+@pytest.mark.parametrize(
+    ('dataset', 'by', 'test_prior'),
+    [
+        (RARE, 'RareClassDataset', "='camvid'"),
+        (PASTED, 'RareClassPaste', "='camvid'"),
+        (f"dict(type='RepeatDataset', times=2, dataset={PASTED})", 'RareClassPaste', "='camvid'"),
+        (f"dict(type='RareClassDataset', dataset={PASTED})", 'RareClassDataset, Rare', "='camvid'"),
+        (BALANCED, 'ClassBalancedDataset', "='camvid'"),
+        (UNEVEN, 'ConcatDataset', "='camvid'"),
+        (RARE.replace('CamVid', 'Own'), 'RareClassDataset', ', the raw prior of mmseg-ltmi count'),
+    ],
+)
+@pytest.mark.parametrize('is_given', [False, True])
+def test_a_train_set_that_is_resampled(dataset, by, test_prior, is_given, tmp_path):
+    """Its prior is counted behind the pipeline, and the raw one is that of the images of use."""
+    given = 'camvid' if is_given else None
+    notes, cfg = switched(tmp_path, small(dataset=dataset, classes=11), given)
+    assert cfg.ltmi_loss.get('class_prior') == given
+    assert cfg.get('custom_hooks') == (None if is_given else [dict(type='ClassPriorHook')])
+    assert len(notes) == 2 - is_given and f'give it test_prior{test_prior}' in notes[-1]
+    assert is_given or notes[0].startswith(by) and '--as-trained' in notes[0]
+
+
+def test_a_mask_classifier_has_no_test_prior(tmp_path):
+    base = STOCK / FAMILIES['MaskFormerHead']
+    text = f"""
+_base_ = {str(base)!r}
+inner = dict(type='ADE20KDataset', pipeline=[])
+train_dataloader = dict(
+    dataset=dict(_delete_=True, type='RareClassDataset', dataset=inner))
+"""
+    made = switch_on(write(tmp_path, text))
+    assert made.notes[1].endswith(
+        'used on others, choose a tau on such images with mmseg-ltmi choose'
     )
 
 

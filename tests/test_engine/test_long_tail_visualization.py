@@ -7,7 +7,9 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmengine.structures import PixelData
 from mmseg.registry import HOOKS
+from mmseg.structures import SegDataSample
 from PIL import Image
 from ranks import run_ranks
 from tiny import demo_run
@@ -150,25 +152,30 @@ def test_a_queue_without_a_training_step_shows_what_it_holds(tmp_path):
     assert 'too few keys' in log_of(tmp_path / 'val')
 
 
+def sample_of(label):
+    sample = SegDataSample(metainfo=dict(img_path='x.png'))
+    sample.gt_sem_seg = sample.pred_sem_seg = PixelData(data=label)
+    return sample
+
+
+@pytest.mark.parametrize('rare, number', [([0, 3], 1), ([0], 0)])
+def test_an_ignored_class_is_not_looked_for(rare, number):
+    """However much of it an image has."""
+    kept = RareImages(rare, 1, max_side=8, ignore_index=0)
+    for label in (torch.zeros(1, 8, 8).long(), torch.ones(1, 8, 8).long()):
+        label[0, 0, 0] = 3 * label[0, 0, 1]
+        kept.add(torch.zeros(3, 8, 8, dtype=torch.uint8), sample_of(label))
+    assert [int(image.maps['label'][0, 0]) for image in kept.best()] == [3] * number
+
+
 def test_few_images_are_kept():
-    class Map:
-        def __init__(self, data):
-            self.data = data
-
-    class Sample(dict):
-        metainfo = dict(img_path='x.png')
-
-        def __getattr__(self, name):
-            return self[name]
-
     generator = np.random.default_rng(0)
     kept, counts = RareImages([3, 2], 2, max_side=8), []
     for _ in range(40):
         label = torch.from_numpy(generator.choice(4, (1, 16, 12), p=[0.5, 0.4, 0.07, 0.03]))
         label[0, 0] = 255
         counts.append([int((label == c).sum()) for c in (3, 2)])
-        sample = Sample(gt_sem_seg=Map(label), pred_sem_seg=Map(label))
-        kept.add(torch.zeros(3, 16, 12, dtype=torch.uint8), sample)
+        kept.add(torch.zeros(3, 16, 12, dtype=torch.uint8), sample_of(label))
         assert len(kept._kept) <= 4
     of_rarest, of_next = (max(column) for column in zip(*counts, strict=True))
     assert kept._kept[0][0][0] == of_rarest

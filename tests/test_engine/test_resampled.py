@@ -1,6 +1,7 @@
 """Runs whose train set is resampled: which prior they have, and which scores they read."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -40,10 +41,10 @@ def repeated():
     return dict(type='RepeatDataset', times=2, dataset=sampled())
 
 
-def joined():
+def joined(times=3):
     return dict(
         type='ConcatDataset',
-        datasets=[data(), dict(type='RepeatDataset', times=3, dataset=data())],
+        datasets=[data(), dict(type='RepeatDataset', times=times, dataset=data())],
     )
 
 
@@ -65,7 +66,7 @@ BY = {
     sampled: 'RareClassDataset(temperature=0.01, ',
     pasted: 'RareClassPaste(prob=0.5, ',
     repeated: 'RareClassDataset(temperature=0.01, ',
-    joined: 'ConcatDataset',
+    joined: 'ConcatDataset(times=1, 3)',
 }
 
 
@@ -120,6 +121,17 @@ def test_a_prior_that_was_counted_behind_another_draw_is_said(root):
     text = said(counted, sampled(temperature=1))
     assert 'is of RareClassDataset(temperature=0.01, ' in text
     assert 'the train set is resampled by RareClassDataset(temperature=1, ' in text
+
+
+def test_a_prior_of_other_repeats_is_said_and_not_taken_again(root):
+    counted = count_as_trained(DATASETS.build(joined(2)), 8).prior
+    by = r'is of ConcatDataset\(times=1, 2\), but the train set is resampled by .*\(times=1, 9\)'
+    assert re.search(by, said(counted, joined(9)))
+    for times in (2, 9):
+        cfg = config(None, joined(times))
+        cfg.custom_hooks = [dict(type='ClassPriorHook', num_samples=6)]
+        Runner.from_cfg(cfg).train()
+        assert f'(times=1, {times})' in ClassPrior.load('work/class_prior.json').source
 
 
 def test_another_pipeline_is_counted_again(root):

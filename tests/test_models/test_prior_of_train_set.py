@@ -14,7 +14,9 @@ from tiny import COUNTS, batch, segmentor
 
 from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.core import LogitAdjustedLoss
-from mmseg_ltmi.datasets import CamVidDataset
+from mmseg_ltmi.core.priors import PriorBuffer
+from mmseg_ltmi.datasets import CamVidDataset, NYUv2Dataset
+from mmseg_ltmi.engine.hooks.run_checks import check_prior
 
 
 @pytest.fixture(autouse=True)
@@ -95,18 +97,66 @@ def test_the_same_or_unknown_classes_are_trained(classes, dataset, caplog):
     assert 'other names' not in caplog.text
 
 
+def test_classes_that_are_numbers(root):
+    """As YAML and JSON files may name them."""
+    numbered = data(metainfo=dict(classes=[0, 1, 2, 3]))
+    with pytest.raises(ValueError, match="other classes: 0 is 'road' and '0', .*mmseg-ltmi count"):
+        train(prior(NAMES), numbered)
+    train(None, numbered, hook=True)
+    counted = ClassPrior.load('work/class_prior.json')
+    assert counted.classes == ('0', '1', '2', '3')
+    train('work/class_prior.json', numbered)
+
+
 def test_a_class_of_another_name_is_said(caplog):
     train(prior(['road', 'traffic light', 'post', 'bike']))
     assert "other names for some classes (2 is 'post' and 'pole')" in caplog.text
 
 
-def test_published_priors_are_of_the_data_sets():
-    for name, kind in (
-        ('ade20k', ADE20KDataset),
-        ('cityscapes', CityscapesDataset),
-        ('camvid', CamVidDataset),
-    ):
-        assert ClassPrior.load(name).classes == tuple(kind.METAINFO['classes'])
+@pytest.mark.parametrize('given', [COUNTS, prior(NAMES), 'online', None])
+@pytest.mark.parametrize('classes', [NAMES[:3], [*NAMES, 'hare']])
+def test_another_number_of_classes_is_refused(root, given, classes):
+    number = len(classes)
+    cfg = config(given, data(metainfo=dict(classes=classes)))
+    message = (
+        f'LTMIFCNHead has num_classes=4, but the train set names {number} classes: give the decode '
+        rf'heads num_classes={number} and .* metainfo=dict\(classes=\[...\]\) with 4 names'
+    )
+    with pytest.raises(ValueError, match=message):
+        Runner.from_cfg(cfg).train()
+    assert not list(root.glob('work/*.pth'))
+
+
+def test_a_prior_of_another_head_is_of_the_classes_too():
+    cfg = config(COUNTS)
+    cfg.model.auxiliary_head = copy.deepcopy(cfg.model.decode_head)
+    loss = dict(type='LTMILoss', class_prior=ClassPrior([3, 1], ['a', 'b'], source='two').to_dict())
+    cfg.model.auxiliary_head.update(type='FCNHead', num_classes=2, loss_decode=loss)
+    del cfg.model.auxiliary_head['contrast']
+    message = r'LTMILoss.class_prior \(two\) has 2 classes, the train set has 4: count the prior'
+    with pytest.raises(ValueError, match=message):
+        Runner.from_cfg(cfg).train()
+
+
+PUBLISHED = dict(
+    ade20k=ADE20KDataset, cityscapes=CityscapesDataset, camvid=CamVidDataset, nyuv2=NYUv2Dataset
+)
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_published_priors_are_of_the_data_sets(name):
+    published = ClassPrior.load(name)
+    own = dict(data_prefix=dict(img_path='img', seg_map_path='ann'), img_suffix='.jpg')
+    own |= dict(seg_map_suffix='.png', pipeline=[])
+    buffer = PriorBuffer(name, published.num_classes, 'prior')
+    dataset = PUBLISHED[name](**own)
+    assert len(dataset) == 4 and published.classes == tuple(dataset.metainfo['classes'])
+    check_prior(buffer, dataset)
+    zero = not dataset.reduce_zero_label
+    with pytest.raises(ValueError, match=f'={not zero}, the train set .*={zero}: the same labels'):
+        check_prior(buffer, PUBLISHED[name](**own, reduce_zero_label=zero))
+    with pytest.raises(ValueError, match='prior .* has .* classes, the train set has 3: count the'):
+        check_prior(buffer, PUBLISHED[name](**own, metainfo=dict(classes=published.classes[2:5])))
 
 
 @pytest.mark.parametrize(

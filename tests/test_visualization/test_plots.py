@@ -177,6 +177,17 @@ def test_tail_page(figures, tmp_path, tail):
     assert ('more' in figures[0].axes[2].get_title()) == (tail > 6)
 
 
+def test_a_tail_class_that_is_ignored_is_black(figures, tmp_path):
+    label = np.array([[0, 0], [1, 3]]).repeat(8, 0).repeat(8, 1)
+    page = TailImage('a.png', np.zeros((16, 16, 3), np.uint8), {'label': label, 'run': label})
+    names = ['void', 'road', 'sky', 'bike']
+    draw_tail_page([page], [0, 3], names, tmp_path / 'page.png', ignore_index=0)
+    legend = [text.get_text() for text in figures[0].legends[0].get_texts()]
+    assert legend == ['bike', 'other classes', 'no label']
+    drawn = figures[0].axes[1].images[0].get_array()
+    assert (drawn[label == 0] == 0).all() and (drawn[label == 3] != 0).any()
+
+
 def test_queue_use(figures):
     prior = prior_of(3)
     file = io.BytesIO()

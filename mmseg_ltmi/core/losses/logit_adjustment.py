@@ -95,6 +95,9 @@ class LogitAdjustedLoss(PriorUser):
         return self.prior.online_counts
 
     def _on_new_prior(self) -> None:
+        self._check_weight_length()
+
+    def _check_weight_length(self) -> None:
         weight, known = self.listed_weight, self.log_prior.numel()
         if weight is not None and known not in (0, len(weight)):
             raise ValueError(
@@ -105,6 +108,7 @@ class LogitAdjustedLoss(PriorUser):
     def class_weights(self) -> Tensor | None:
         """float32 (C,), or None."""
         if not isinstance(self.class_weight, str):
+            self._check_weight_length()  # an online prior learns the number of classes late
             return self.listed_weight
         log_prior = self.prior.required()
         # A class that never occurs has the smoothing's share. Its weight would be a thousand, and a

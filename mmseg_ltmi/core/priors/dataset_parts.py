@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
+import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch.utils.data import Dataset
 
 from .label_space import check_same_classes, labels_of
 
@@ -71,8 +74,9 @@ def dataset_images(dataset: Any) -> list[tuple[Any, int]]:
 def resampling_of(dataset: Any, of_items: bool = False) -> str:
     """What in a data set changes how often its classes occur, as texts; '' if nothing does.
 
-    That is a wrapper or a transform with an attribute ``resampling``, mmengine's
-    ClassBalancedDataset, and one that repeats some of its images more often than others.
+    That is a wrapper or a transform with an attribute ``class_resampling``, mmengine's
+    ClassBalancedDataset, and one that repeats some of its images more often than others. A text
+    differs where the draw does.
 
     Args:
         dataset: wrapped or not.
@@ -83,23 +87,39 @@ def resampling_of(dataset: Any, of_items: bool = False) -> str:
 
 
 def _drawing(dataset: Any, of_items: bool) -> list[str]:
-    found = [str(getattr(dataset, 'resampling', ''))]
-    if type(dataset).__name__ == 'ClassBalancedDataset':
-        found.append(type(dataset).__name__)
+    found = [str(getattr(dataset, 'class_resampling', ''))]
+    # By name, subclasses included: the core does not import mmengine.
+    if any(base.__name__ == 'ClassBalancedDataset' for base in type(dataset).__mro__):
+        threshold = getattr(dataset, 'oversample_thr', None)
+        found.append(f'{type(dataset).__name__}(oversample_thr={threshold})')
     if not of_items:
-        found += [getattr(step, 'resampling', '') for step in pipeline_steps(dataset)]
+        found += [str(getattr(step, 'class_resampling', '')) for step in pipeline_steps(dataset)]
     return found + [text for part in wrapped(dataset) for text in _drawing(part, of_items)]
 
 
 def _uneven(dataset: Any) -> str:
-    # The innermost wrappers that repeat some images more often than others, if all in all some are.
+    # What repeats some images more often than others, and how often those of each data set inside.
+    times = _uneven_times(dataset)
+    if not times:
+        return ''
+    texts = [str(n) if isinstance(n, int) else f'[{zlib.crc32(n.tobytes()):08x}]' for n in times]
+    return f'{", ".join(_uneven_wrappers(dataset))}(times={", ".join(texts)})'
+
+
+def _uneven_wrappers(dataset: Any) -> list[str]:
+    # The innermost ones.
+    inner = [name for part in wrapped(dataset) for name in _uneven_wrappers(part)]
+    return inner or [type(dataset).__name__] * bool(_uneven_times(dataset))
+
+
+def _uneven_times(dataset: Any) -> list[Any]:
+    # Of each data set that is not wrapped, as _repeats has it, less what all have in common; []
+    # where all images occur alike.
     sums: dict[int, Any] = {}
     for leaf, times in _repeats(dataset):
         sums[id(leaf)] = sums.get(id(leaf), 0) + times
-    if len({int(n) for times in sums.values() for n in np.unique(times) if n}) < 2:
-        return ''
-    inner = ', '.join(filter(None, map(_uneven, wrapped(dataset))))
-    return inner or type(dataset).__name__
+    numbers = {int(n) for times in sums.values() for n in np.unique(times) if n}
+    return [times // math.gcd(*numbers) for times in sums.values()] if len(numbers) > 1 else []
 
 
 def _repeats(dataset: Any, times: Any = 1) -> Iterator[tuple[Any, Any]]:
@@ -136,7 +156,7 @@ def pipeline_steps(dataset: Any) -> Any:
 
 
 def class_names(dataset: Any) -> tuple[str, ...]:
-    """The classes in the metainfo of a data set that is not wrapped.
+    """The classes in the metainfo of a data set that is not wrapped, numbers as texts.
 
     Raises:
         ValueError: it names none, or a text in place of a list.
@@ -152,7 +172,7 @@ def class_names(dataset: Any) -> tuple[str, ...]:
             f"the metainfo classes of {name} are the text '{classes:.80}', which would be read as "
             f"{len(classes)} classes of one letter: give a list, classes=['{classes:.80}']"
         )
-    return tuple(classes)
+    return tuple(map(str, classes))
 
 
 def common_classes(parts: list[Part]) -> tuple[str, ...]:
@@ -206,8 +226,18 @@ def unwrapped(dataset: Any) -> list[Any]:
 
 def wrapped(dataset: Any) -> list[Any]:
     """What a wrapper of any kind holds, wrapped or not; [] of a data set that wraps none."""
-    parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    return [] if parts[0] is None else list(parts)
+    # A BaseDataset loads its own images, whatever a subclass calls its attributes.
+    if not hasattr(dataset, 'load_data_list'):
+        for parts in (getattr(dataset, 'datasets', None), [getattr(dataset, 'dataset', None)]):
+            if parts and isinstance(parts, (list, tuple)) and all(map(_is_dataset, parts)):
+                return list(parts)
+    return []
+
+
+def _is_dataset(value: Any) -> bool:
+    # And not, say, the name of one. A wrapper need not have metainfo of its own.
+    known = isinstance(value, Dataset) or hasattr(value, 'metainfo')
+    return known or (value is not None and bool(wrapped(value)))
 
 
 def own_ignore_index(dataset: Any) -> int:
@@ -226,27 +256,26 @@ def data_info(dataset: Any, index: int) -> dict:
 
 def _images(dataset: Any) -> list[tuple[Any, int]]:
     # (underlying data set, image) of each image; once where a wrapper repeats it.
-    if hasattr(dataset, 'datasets'):
-        _check_leaves_none_out(dataset, sum(map(len, dataset.datasets)))
-        return [image for part in dataset.datasets for image in _images(part)]
-    if hasattr(dataset, 'dataset'):
-        images = _images(dataset.dataset)
-        if not _is_subset(dataset):
-            _check_leaves_none_out(dataset, len(dataset.dataset))
-            return images
-        if len(images) != len(dataset.dataset):
+    parts = wrapped(dataset)
+    if not parts:
+        if not hasattr(dataset, 'get_data_info'):
             raise ValueError(
-                f'a {type(dataset).__name__} of a {type(dataset.dataset).__name__}, which repeats '
-                'images, cannot be counted: take the Subset first and repeat it'
+                f'{type(dataset).__name__} is no data set of mmsegmentation (it has no '
+                'get_data_info): count its label maps with ClassPrior.from_label_files'
             )
-        return [images[int(i)] for i in dataset.indices]
-    if not hasattr(dataset, 'get_data_info'):
+        dataset.full_init()
+        return [(dataset, i) for i in range(len(dataset))]
+    images = [image for part in parts for image in _images(part)]
+    items = sum(map(len, parts))
+    if not _is_subset(dataset):
+        _check_leaves_none_out(dataset, items)
+        return images
+    if len(images) != items:
         raise ValueError(
-            f'{type(dataset).__name__} is no data set of mmsegmentation (it has no '
-            'get_data_info): count its label maps with ClassPrior.from_label_files'
+            f'a {type(dataset).__name__} of a {type(dataset.dataset).__name__}, which repeats '
+            'images, cannot be counted: take the Subset first and repeat it'
         )
-    dataset.full_init()
-    return [(dataset, i) for i in range(len(dataset))]
+    return [images[int(i)] for i in dataset.indices]
 
 
 def _check_leaves_none_out(dataset: Any, images: int) -> None:

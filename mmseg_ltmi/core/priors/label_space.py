@@ -28,7 +28,7 @@ def check_same_classes(
 ) -> None:
     """Class names in two places name the same classes in the same order.
 
-    Case, spaces and punctuation do not count.
+    Case, spaces and punctuation do not count. What is no text, such as a number, is taken as one.
 
     Args:
         first: names, or None where they are not known; nothing is compared then.
@@ -43,6 +43,7 @@ def check_same_classes(
     """
     if not first or not second:
         return
+    first, second = ([str(name) for name in names] for names in (first, second))
     if len(first) != len(second):
         raise ValueError(f'{who[0]} has {len(first)} classes, {who[1]} has {len(second)}: {remedy}')
     keys = [_plain(names) for names in (first, second)]
@@ -108,7 +109,7 @@ def check_trained_on(
     Raises:
         ValueError: other classes, another order, or another ``reduce_zero_label``.
     """
-    first, second = ([str(c) for c in meta.get('classes') or ()] for meta in (trained, evaluated))
+    first, second = (meta.get('classes') for meta in (trained, evaluated))
     remedy = (
         f'give {who[1]} the classes of {who[0]} in its order (metainfo=dict(classes=...)), or take '
         f'a checkpoint that was trained on those of {who[1]}'

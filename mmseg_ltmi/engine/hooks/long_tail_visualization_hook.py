@@ -133,7 +133,8 @@ class LongTailVisualizationHook(Hook):
             if prior is None:
                 return
             rare = self._wanted(prior, self._names(runner, prior))
-            self._images = RareImages(rare, self.num_images, self.max_side)
+            index = last_head(_unwrapped(runner)).ignore_index
+            self._images = RareImages(rare, self.num_images, self.max_side, index)
         for image, sample in zip(data_batch['inputs'], outputs or (), strict=False):
             if 'gt_sem_seg' in sample:
                 self._images.add(image, sample)

@@ -20,10 +20,13 @@ class RareImages:
         rare: the classes that are looked for, the rarest first.
         number: of images at the end, at most.
         max_side: longer images are made smaller.
+        ignore_index: label that is not looked for, also where it is the number of a class.
     """
 
-    def __init__(self, rare: Sequence[int], number: int, max_side: int) -> None:
-        self.rare = list(rare)
+    def __init__(
+        self, rare: Sequence[int], number: int, max_side: int, ignore_index: int = 255
+    ) -> None:
+        self.rare = [c for c in rare if c != ignore_index]
         self.number = number
         self.max_side = max_side
         self._kept: list[tuple[np.ndarray, TailImage]] = []
@@ -37,7 +40,8 @@ class RareImages:
             sample: SegDataSample with label and prediction.
         """
         label = sample.gt_sem_seg.data[0].cpu().long()
-        counts = label[label >= 0].bincount(minlength=max(self.rare) + 1)[self.rare].numpy()
+        length = max(self.rare, default=0) + 1
+        counts = label[label >= 0].bincount(minlength=length)[self.rare].numpy()
         if not counts.any():
             return
         before = [kept for kept, _ in self._kept]

@@ -38,13 +38,16 @@ PLAIN_SAMPLERS = (
     RandomSampler,
     SequentialSampler,
 )
+LIBRARIES = ('mmdet', 'mmengine', 'mmseg', 'torch')
+"""Whose subclasses of a plain sampler draw as evenly; what one's own does is not known."""
 REMEDY = (
     'count the prior of the train set with mmseg-ltmi count, or put its classes and counts in the '
     "train set's order"
 )
 SAME_REMEDY = (
     'count the prior of the train set with mmseg-ltmi count; if other files were counted, which '
-    'are numbered otherwise and mean the same, take "labels" out of the prior file'
+    'are numbered otherwise and mean the same, take "labels" out of the prior file '
+    '(ClassPrior.load(NAME).save(FILE) writes that of a published one)'
 )
 
 
@@ -61,10 +64,27 @@ def check_prior(prior: PriorBuffer, dataset: Any) -> None:
         return
     for name, part in _parts(dataset, 'the train set'):
         who, classes = (prior.describe(), name), metainfo_of(part).get('classes')
-        if classes and len(classes) == known.num_classes:  # else mmsegmentation has a say
-            check_same_classes(known.classes, classes, who, REMEDY, strict=False)
+        check_same_classes(known.classes, classes, who, REMEDY, strict=False)
         if known.labels:
             check_same_reading(known.labels, _reading_of(part), who, SAME_REMEDY)
+
+
+def check_number(head: Any, dataset: Any) -> None:
+    """Raise ValueError where a train set has another number of classes than the head that predicts.
+
+    Its labels then mean others than the head's scores. One score alone is of two classes.
+    """
+    number = getattr(head, 'num_classes', None)
+    if number is None or getattr(head, 'out_channels', None) == 1:
+        return
+    for name, part in _parts(dataset, 'the train set'):
+        classes = metainfo_of(part).get('classes')
+        if classes and len(classes) != number:
+            raise ValueError(
+                f'{type(head).__name__} has num_classes={number}, but {name} names {len(classes)} '
+                f'classes: give the decode heads num_classes={len(classes)} and a class prior of '
+                f'these classes, or the data set metainfo=dict(classes=[...]) with {number} names'
+            )
 
 
 def check_parts(dataset: Any) -> None:
@@ -184,7 +204,8 @@ def sampler_warning(prior: PriorBuffer, loader: Any) -> str:
     own = [
         type(part).__name__
         for part, plain in ((batches, BatchSampler), (sampler, PLAIN_SAMPLERS))
-        if part is not None and not isinstance(part, plain)
+        if part is not None
+        and not (isinstance(part, plain) and type(part).__module__.split('.')[0] in LIBRARIES)
     ]
     if prior.is_online or prior.is_open or not own:
         return ''

@@ -23,6 +23,7 @@ from .run_checks import (
     check_evaluated,
     check_ignore_index,
     check_named_priors,
+    check_number,
     check_parts,
     check_prior,
     check_views,
@@ -52,7 +53,7 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
     ``default_hooks=dict(runtime_info=dict(type='mmseg.RuntimeInfoHook'))``.
 
     - A class prior that is missing, or is of other classes or labels than the train set, is an
-      error before training.
+      error before training. So is a head of another number of classes.
     - A warning says where a prior was counted before a train set is resampled, the scores are read
       for the resampled one, a sampler draws in its own way, or a stock head's shifted scores decide
       as they are.
@@ -77,12 +78,16 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
 
         Raises:
             FileNotFoundError: the file of a prior is missing.
-            ValueError: a prior or the val set is of other classes than the train set, or of labels
-                that are read otherwise.
+            ValueError: a prior, the head that predicts or the val set is of other classes than the
+                train set, or of labels that are read otherwise.
         """
         super().before_train(runner)
         dataset = runner.train_dataloader.dataset
         priors = [m for m in runner.model.modules() if isinstance(m, PriorBuffer)]
+        models = [m for m in runner.model.modules() if hasattr(m, 'decode_head')]
+        if any(map(_is_ours, runner.model.modules())):
+            for model in models:
+                check_number(last_head(model), dataset)
         for prior in priors:
             check_prior(prior, dataset)
         heads = [m for m in runner.model.modules() if isinstance(m, BaseDecodeHead)]
@@ -96,7 +101,6 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         _warn(runner, (resampled_anyway(prior, dataset) for prior in shared.values()))
         loader = runner.train_dataloader
         _warn(runner, (sampler_warning(prior, loader) for prior in shared.values()))
-        models = (m for m in runner.model.modules() if hasattr(m, 'decode_head'))
         _warn(runner, (reads_resampled(last_head(model), dataset) for model in models))
         known = [prior.class_prior for prior in priors if prior.class_prior is not None]
         for line in dict.fromkeys(map(in_one_line, known)):

@@ -86,3 +86,15 @@ def test_it_converges_to_the_counted_prior_of_camvid():
         loss.prior.count(torch.from_numpy(data[i]['gt_seg_map']).long(), 11)
     assert loss.online_counts.tolist() == ClassPrior.load('camvid').pixel_counts.tolist()
     torch.testing.assert_close(loss.log_prior, ClassPrior.load('camvid').log_probs())
+
+
+def test_class_weights_of_another_number():
+    """Which only the first scores tell, where ``num_classes`` is not given."""
+    loss = LogitAdjustedLoss('online', class_weight=[1, 2, 3])
+    image = torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 2).long()
+    message = r'LogitAdjustedLoss.class_weight has 3 entries, .* 4 classes: give one weight per'
+    with pytest.raises(ValueError, match=message):
+        loss(*image)
+    with pytest.raises(ValueError, match=message):
+        LogitAdjustedLoss('online', class_weight=[1, 2, 3], num_classes=4)
+    assert LogitAdjustedLoss('online', class_weight=[1, 2, 3, 4])(*image).isfinite()

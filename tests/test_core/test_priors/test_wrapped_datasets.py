@@ -1,11 +1,14 @@
 """Subsets, concatenations and repeats, and data sets that cannot be counted."""
 
+import re
+
 import cv2
 import numpy as np
 import pytest
-from mmengine.dataset import RepeatDataset
+from mmengine.dataset import BaseDataset, ClassBalancedDataset, RepeatDataset
+from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, TRANSFORMS
-from torch.utils.data import ConcatDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 import mmseg_ltmi  # noqa: F401
 from mmseg_ltmi.core.priors import (
@@ -15,7 +18,7 @@ from mmseg_ltmi.core.priors import (
     count_dataset,
     describe,
 )
-from mmseg_ltmi.core.priors.dataset_parts import dataset_images, resampling_of
+from mmseg_ltmi.core.priors.dataset_parts import dataset_images, resampling_of, unwrapped
 
 
 @TRANSFORMS.register_module(force=True)
@@ -45,12 +48,11 @@ def root(tmp_path):
 def build(root, loader='mmseg.OwnLabelLoader', classes=('a', 'b', 'c', 'd'), **kwargs):
     return DATASETS.build(
         dict(
-            type='mmseg.BaseSegDataset',
             data_root=str(root),
             data_prefix=dict(img_path='img', seg_map_path='ann'),
             metainfo=dict(classes=classes),
             pipeline=[dict(type=loader)],
-            **kwargs,
+            **{'type': 'mmseg.BaseSegDataset', **kwargs},
         )
     )
 
@@ -169,18 +171,21 @@ def joined(*parts):
 @pytest.mark.parametrize(
     'wrap, by',
     [
-        (lambda a, b: joined(repeat(a, 5), b), 'ConcatDataset'),
-        (lambda a, b: joined(repeat(repeat(a, 5), 2), repeat(b, 2)), 'ConcatDataset'),
-        (lambda a, b: joined(joined(repeat(a, 5)), b), 'ConcatDataset'),
-        (lambda a, b: repeat(joined(repeat(a, 5), b), 2), 'ConcatDataset'),
-        (lambda a, b: joined(a, a, a, b), 'ConcatDataset'),
-        (lambda a, b: ConcatDataset([a, a, a, b]), 'ConcatDataset'),
-        (lambda a, b: Subset(a, [0, 0, 0, 0, 1]), 'Subset'),
-        (lambda a, b: Subset(joined(a, b), [0, 0, 4]), 'Subset'),
-        (lambda a, b: repeat(Subset(joined(a, b), [0, -8, 4]), 2), 'Subset'),
-        (lambda a, b: Subset(repeat(a, 2), [0, 4, 1]), 'Subset'),
+        (lambda a, b: joined(repeat(a, 5), b), 'ConcatDataset(times=5, 1)'),
+        (lambda a, b: joined(repeat(repeat(a, 5), 2), repeat(b, 2)), 'ConcatDataset(times=5, 1)'),
+        (lambda a, b: joined(joined(repeat(a, 5)), b), 'ConcatDataset(times=5, 1)'),
+        (lambda a, b: repeat(joined(repeat(a, 5), b), 2), 'ConcatDataset(times=5, 1)'),
+        (lambda a, b: joined(a, a, a, b), 'ConcatDataset(times=3, 1)'),
+        (lambda a, b: ConcatDataset([a, a, a, b]), 'ConcatDataset(times=3, 1)'),
+        (lambda a, b: Subset(a, [0, 0, 0, 0, 1]), 'Subset(times=*)'),
+        (lambda a, b: Subset(joined(a, b), [0, 0, 4]), 'Subset(times=*, *)'),
+        (lambda a, b: repeat(Subset(joined(a, b), [0, -8, 4]), 2), 'Subset(times=*, *)'),
+        (lambda a, b: Subset(repeat(a, 2), [0, 4, 1]), 'Subset(times=*)'),
         (lambda a, b: Subset(Subset(a, [2, 2]), [0]), ''),
-        (lambda a, b: ConcatDataset([Subset(a, [0, 1]), Subset(a, [1, 2])]), 'ConcatDataset'),
+        (
+            lambda a, b: ConcatDataset([Subset(a, [0, 1]), Subset(a, [1, 2])]),
+            'ConcatDataset(times=*)',
+        ),
         (lambda a, b: ConcatDataset([Subset(a, [0, 1]), Subset(a, [2])]), ''),
         (lambda a, b: Subset(joined(a, b), [0, 0, 4, 4]), ''),
         (lambda a, b: repeat(joined(a, b), 5), ''),
@@ -191,17 +196,45 @@ def joined(*parts):
     ],
 )
 def test_images_that_are_repeated_more_often_than_others(root, wrap, by):
-    assert resampling_of(wrap(loaded(root), loaded(root))) == by
+    found = resampling_of(wrap(loaded(root), loaded(root)))
+    assert re.sub(r'\[[0-9a-f]{8}\]', '*', found) == by
+
+
+def test_another_draw_is_another_text(root):
+    a, b = loaded(root), loaded(root)
+    draws = [
+        joined(repeat(a, 2), b),
+        joined(repeat(a, 20), b),
+        joined(joined(repeat(a, 2), b), repeat(b, 5)),
+        Subset(a, [0, 0, 1]),
+        Subset(a, [0, 0, 0, 1]),
+        Subset(a, [0, 0, 2]),
+        balanced(0.1),
+        balanced(0.2),
+    ]
+    assert len(set(map(resampling_of, draws))) == len(draws)
+    assert resampling_of(balanced(0.1)) == 'OwnBalanced(oversample_thr=0.1)'
+
+
+class OwnBalanced(ClassBalancedDataset):
+    """Draws as the one that it derives from."""
+
+
+def balanced(threshold):
+    return OwnBalanced(BaseDataset(lazy_init=True), threshold, lazy_init=True)
 
 
 def test_whole_data_sets_are_not_looped_over(root):
     """However many images there are, and however often they are repeated."""
 
-    class Huge(Fold):
+    class Huge(Fold, Dataset):
         def __len__(self):
             raise AssertionError('the images were asked for')
 
-    assert resampling_of(joined_of(repeat_of(Huge([]), 10**12), Huge([]))) == 'Fold'
+    assert (
+        resampling_of(joined_of(repeat_of(Huge([]), 10**12), Huge([])))
+        == f'Fold(times={10**12}, 1)'
+    )
 
 
 def joined_of(*parts):
@@ -210,6 +243,30 @@ def joined_of(*parts):
 
 def repeat_of(dataset, times):
     return Fold([], dataset=dataset, times=times)
+
+
+class Named(BaseSegDataset):
+    """Has attributes whose names mean something elsewhere."""
+
+    def __init__(self, **kwargs):
+        self.dataset, self.datasets, self.indices, self.times = 'kitti', ['kitti'], [1], 3
+        self.resampling = 'bilinear'
+        super().__init__(**kwargs)
+
+
+DATASETS.register_module(module=Named, force=True)
+
+
+def test_attributes_that_only_share_a_name(root):
+    """Of data sets, wrappers and transforms of one's own."""
+    named = loaded(root, type='mmseg.Named')
+    named.pipeline.transforms[0].resampling = 1
+    assert pixels(named) == [1, 2, 3, 4] == pixels(Fold(range(4), datasets=['x'], dataset=named))
+    assert describe(named).startswith('Named, ')
+    assert unwrapped(ConcatDataset([named, named])) == [named, named]
+    assert resampling_of(ConcatDataset([named, named])) == ''
+    own = Fold(range(4), dataset='kitti')
+    assert unwrapped(own) == [own]
 
 
 def test_items_of_a_subset_that_repeats_are_its_images(root):
