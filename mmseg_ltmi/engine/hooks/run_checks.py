@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmseg.models.decode_heads import DDRHead, PIDHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
 from mmseg.registry import MODELS
 from torch import nn
 from torch.utils.data import BatchSampler, DistributedSampler, RandomSampler, SequentialSampler
 
+from mmseg_ltmi.core.losses import LogitAdjustedLoss, SoftmaxFocalLoss
 from mmseg_ltmi.core.posterior import losses_of, stated_shift
 from mmseg_ltmi.core.priors import ClassPrior, PriorBuffer
 from mmseg_ltmi.core.priors.as_trained import counted_resampling
@@ -134,6 +136,24 @@ def trained_anyway(head: Any, dataset: Any) -> str:
                 f'{type(head).__name__} has ignore_index={head.ignore_index}. Give both the same'
             )
     return ''
+
+
+def untold_ignore_index(head: Any) -> str:
+    """That a stock head does not tell its losses to ignore a class; '' otherwise."""
+    index = head.ignore_index
+    if not isinstance(head, (DDRHead, PIDHead)) or index not in range(head.num_classes):
+        return ''
+    own = [
+        loss for loss in losses_of(head) if isinstance(loss, (LogitAdjustedLoss, SoftmaxFocalLoss))
+    ]
+    if all(loss.ignore_index == index for loss in own):
+        return ''
+    name = type(head).__name__
+    return (
+        f'class {index}, which {name} has as its ignore_index, is trained, since {name} does not '
+        f'tell it to its losses: give {type(own[0]).__name__} ignore_index={index}, or take '
+        f'LTMI{name}'
+    )
 
 
 def check_views(model: Any, metrics: list[Any]) -> None:

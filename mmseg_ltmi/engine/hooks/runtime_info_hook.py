@@ -33,6 +33,7 @@ from .run_checks import (
     resampled_anyway,
     sampler_warning,
     trained_anyway,
+    untold_ignore_index,
 )
 
 PACKAGE = __name__.split('.')[0]
@@ -89,6 +90,7 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         if any(map(_is_ours, runner.model.modules())):
             check_parts(dataset)
             _warn(runner, (trained_anyway(head, dataset) for head in heads))
+            _warn(runner, map(untold_ignore_index, heads))
             _warn(runner, [raw_decision_warning(runner.model)])
         of_tests = {id(getattr(head, 'test_prior', None)) for head in heads}
         trained = [prior for prior in priors if id(prior) not in of_tests]

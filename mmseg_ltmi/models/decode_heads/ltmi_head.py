@@ -12,7 +12,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_ltmi.core.contrast import PixelContrast
-from mmseg_ltmi.core.losses import LabelOutOfRangeError, LogitAdjustedLoss
+from mmseg_ltmi.core.losses import LabelOutOfRangeError, LogitAdjustedLoss, SoftmaxFocalLoss
 from mmseg_ltmi.core.posterior import ScoreReader, losses_of, stated_shift
 from mmseg_ltmi.core.priors import (
     ClassPrior,
@@ -108,6 +108,9 @@ class LTMIHeadMixin(_Head):
                     f'a loss of {name} has loss_name={OWN_LOSSES[part]!r}, which is the name of '
                     f'the {term}: give it another'
                 )
+        for loss in self._own_losses():
+            if loss.ignore_index is None:  # DDRHead and PIDHead do not tell their losses
+                loss.ignore_index = self.ignore_index
         self._contrast_config = contrast
         self.contrast = None if contrast is None else self._build_contrast()
         self.region = None if region is None else self._build('RegionRebalance', region)
@@ -124,6 +127,10 @@ class LTMIHeadMixin(_Head):
         self._share_prior()
         self._update_reader()
         before_load(self, _adapt_state_dict)
+
+    def _own_losses(self) -> list[Any]:
+        own = (LogitAdjustedLoss, SoftmaxFocalLoss)
+        return [loss for loss in losses_of(self) if isinstance(loss, own)]
 
     def _build_contrast(self, **more: Any) -> Any:
         return self._build('PixelContrast', {**(self._contrast_config or {}), **more})
@@ -291,7 +298,16 @@ class LTMIHeadMixin(_Head):
 
         Raises:
             LabelOutOfRangeError: naming the images.
+            ValueError: a loss has another ``ignore_index``; as the class and its priors.
         """
+        for loss in self._own_losses():
+            if loss.ignore_index != self.ignore_index:
+                loss_name, name = type(loss).__name__, type(self).__name__
+                raise ValueError(
+                    f'{loss_name} has ignore_index={loss.ignore_index}, {name} has '
+                    f'ignore_index={self.ignore_index}: give it to {name} alone, whose losses take '
+                    'it from there'
+                )
         if any(prior.is_open for prior in self._priors()):
             self._share_prior()
         if self.test_prior is not None:
