@@ -4,9 +4,11 @@ import pytest
 import torch
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
-from tiny import COUNTS, LOSS, batch
+from tiny import COUNTS, LOSS, batch, segmentor
 
-from mmseg_ltmi.engine.hooks.run_checks import untold_ignore_index
+from mmseg_ltmi import ClassPrior
+from mmseg_ltmi.core.posterior import natural_shift_of_head
+from mmseg_ltmi.engine.hooks.run_checks import raw_decision_warning, untold_ignore_index
 
 BOUNDARY = dict(type='BoundaryLoss')
 COMMON = dict(channels=8, num_classes=4, norm_cfg=dict(type='BN'), align_corners=False)
@@ -60,3 +62,37 @@ def test_a_stock_head_that_does_not_tell_its_losses_is_warned_of():
         build('DDRHead', [FREE, FREE]),
     ):
         assert not untold_ignore_index(head)
+
+
+CE = {**LOSS, 'tau': 0.0}
+SHIFT = ClassPrior(COUNTS).log_probs()
+WHO_SPEAKS = [
+    ('PIDHead', [CE, LOSS, BOUNDARY, LOSS], SHIFT),
+    ('PIDHead', [LOSS, CE, BOUNDARY, CE], torch.zeros(4)),
+    ('DDRHead', [LOSS, CE], SHIFT),
+    ('DDRHead', [CE, LOSS], torch.zeros(4)),
+]
+
+
+@pytest.mark.parametrize('name, losses, shift', WHO_SPEAKS)
+def test_scores_are_read_by_the_loss_of_the_branch_that_predicts(name, losses, shift):
+    head = build(f'LTMI{name}', losses)
+    torch.testing.assert_close(head.score_reader.natural_shift, shift)
+    torch.testing.assert_close(natural_shift_of_head(head, 4), shift)
+    losses_of_a_step(head, label=1)
+    torch.testing.assert_close(head.score_reader.natural_shift, shift)
+    stock = build(name, losses)
+    torch.testing.assert_close(natural_shift_of_head(stock, 4), shift)
+    model = segmentor(ltmi=False, type='LTMIEncoderDecoder')
+    model['decode_head'] = dict(COMMON, type=name, loss_decode=losses, in_channels=128)
+    model['decode_head'] |= dict(act_cfg=dict(type='ReLU')) if 'PID' in name else {}
+    read = MODELS.build(model)
+    torch.testing.assert_close(read.reader.natural_shift, shift)
+    assert not raw_decision_warning(read)
+    plain = MODELS.build({**model, 'type': 'EncoderDecoder'})
+    assert bool(raw_decision_warning(plain)) == bool(shift.any())
+
+
+def test_an_auxiliary_branch_does_not_speak_where_the_one_that_predicts_is_silent():
+    dice = dict(type='DiceLoss')
+    assert build('LTMIDDRHead', [dice, LOSS]).score_reader.natural_shift.isnan().all()

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, DistributedSampler, RandomSampler, SequentialSampler
 
 from mmseg_ltmi.core.losses import LogitAdjustedLoss, SoftmaxFocalLoss
-from mmseg_ltmi.core.posterior import losses_of, stated_shift
+from mmseg_ltmi.core.posterior import losses_of, predicting_losses_of, stated_shift
 from mmseg_ltmi.core.priors import ClassPrior, PriorBuffer
 from mmseg_ltmi.core.priors.as_trained import counted_resampling
 from mmseg_ltmi.core.priors.dataset_parts import own_ignore_index, resampling_of, unwrapped
@@ -183,7 +183,7 @@ def raw_decision_warning(model: Any) -> str:
     is_plain = isinstance(head, BaseDecodeHead) and not isinstance(head, LTMIHeadMixin)
     if not is_plain or head.out_channels == 1:
         return ''
-    losses = losses_of(head)
+    losses = predicting_losses_of(head)
     shift = stated_shift(losses, head.num_classes)
     is_open = any(getattr(loss, 'needs_class_prior', False) for loss in losses)
     if not is_open and (shift is None or float(shift.max() - shift.min()) < 1e-6):

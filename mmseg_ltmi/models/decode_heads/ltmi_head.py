@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmseg_ltmi.core.contrast import PixelContrast
 from mmseg_ltmi.core.losses import LabelOutOfRangeError, LogitAdjustedLoss, SoftmaxFocalLoss
-from mmseg_ltmi.core.posterior import ScoreReader, losses_of, stated_shift
+from mmseg_ltmi.core.posterior import ScoreReader, losses_of, predicting_losses_of, stated_shift
 from mmseg_ltmi.core.priors import (
     ClassPrior,
     PriorBuffer,
@@ -233,7 +233,8 @@ class LTMIHeadMixin(_Head):
         return next((p for p in self._priors() if not p.is_open), self._own_prior).log_prior
 
     def _update_reader(self, in_training: bool = False) -> None:
-        shift, prior = self._at_test_prior(stated_shift(losses_of(self), self.num_classes))
+        stated = stated_shift(predicting_losses_of(self), self.num_classes)
+        shift, prior = self._at_test_prior(stated)
         if in_training and shift is None and self.score_reader.has_shift:
             print_log(
                 'no loss states how its scores are read (as with Dice): they are read as they are, '

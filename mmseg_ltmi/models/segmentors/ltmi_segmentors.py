@@ -21,6 +21,7 @@ from mmseg_ltmi.core.posterior import (
     OperatingPoint,
     ScoreReader,
     losses_of,
+    predicting_losses_of,
     stated_shift,
 )
 from mmseg_ltmi.core.posterior.score_reader import MEMORY
@@ -113,7 +114,8 @@ class ScoreReadingMixin(_Segmentor):
     def _update_own_reader(self) -> None:
         losses = losses_of(last_head(self))
         log_prior: Any = next((x.log_prior for x in losses if hasattr(x, 'log_prior')), None)
-        self.score_reader.update(stated_shift(losses, self.num_classes), log_prior)
+        shift = stated_shift(predicting_losses_of(last_head(self)), self.num_classes)
+        self.score_reader.update(shift, log_prior)
 
     def loss(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """The plain segmentor's losses; training ends an operating point."""
@@ -167,7 +169,8 @@ class ScoreReadingMixin(_Segmentor):
         self._has_said = True
         text, level = unknown_prior(self), logging.WARNING
         if not text:
-            names = ', '.join(type(loss).__name__ for loss in losses_of(last_head(self)))
+            losses = predicting_losses_of(last_head(self))
+            names = ', '.join(type(loss).__name__ for loss in losses)
             text, level = f'{names} does not state how its scores are read', logging.INFO
         print_log(f'{text}: the scores are read as they are', 'current', level)
 
@@ -236,7 +239,7 @@ def _reading_shift(model: Any) -> Tensor:
 
 def unknown_prior(model: nn.Module) -> str:
     """That a stock head's loss shifted the scores by a prior which nothing says; '' otherwise."""
-    losses = losses_of(last_head(model))
+    losses = predicting_losses_of(last_head(model))
     trained = [loss for loss in losses if getattr(loss, 'loss_weight', 1) != 0]
     is_open = any(getattr(loss, 'needs_class_prior', False) for loss in trained)
     reader: Any = model.reader
