@@ -123,9 +123,12 @@ class LogitAdjustedLoss(PriorUser):
         """
         if not self.log_prior.numel():
             return None
-        shift = self.tau * self.log_prior
-        weight = self.class_weights()
+        shift, weight = self.trained_shift(), self.class_weights()
         return shift if weight is None else shift - weight.log()
+
+    def trained_shift(self) -> Tensor:
+        """``tau * log pi`` (C,): raw scores plus this are what the softmax of training sees."""
+        return self.tau * self.prior.required()
 
     def adjust(self, scores: Tensor) -> Tensor:
         """Scores (N, C, *) plus ``tau * log pi``."""

@@ -30,6 +30,7 @@ from mmseg_ltmi.datasets import RareClassDataset
 from mmseg_ltmi.evaluation import LogitAdjustmentSweep
 from mmseg_ltmi.evaluation.metric_prior import check_classes, read_metric_prior
 from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
+from mmseg_ltmi.models.decode_heads.hard_pixels import has_threshold
 from mmseg_ltmi.models.segmentors import ScoreReadingMixin, last_head
 from mmseg_ltmi.models.segmentors.ltmi_segmentors import sums_masks
 
@@ -154,6 +155,22 @@ def untold_ignore_index(head: Any) -> str:
         f'tell it to its losses: give {type(own[0]).__name__} ignore_index={index}, or take '
         f'LTMI{name}'
     )
+
+
+def raw_threshold(head: Any) -> str:
+    """That OHEM of a stock head judges by scores of which the loss makes others; '' otherwise."""
+    if not has_threshold(head):
+        return ''
+    for loss in losses_of(head):
+        # BLVLoss has a mean of its noise.
+        if isinstance(loss, LogitAdjustedLoss) and (loss.tau or getattr(loss, 'noise_mean', 0)):
+            name = type(head).__name__
+            return (
+                f'OHEMPixelSampler(thresh={head.sampler.thresh}) of {name} judges by raw scores, '
+                f'by which pixels of frequent classes stay hard, since {type(loss).__name__} adds '
+                f'the prior to them: take LTMI{name}, which judges by the sum, or leave thresh out'
+            )
+    return ''
 
 
 def check_views(model: Any, metrics: list[Any]) -> None:

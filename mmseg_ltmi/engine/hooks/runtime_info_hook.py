@@ -29,6 +29,7 @@ from .run_checks import (
     has_other_classes,
     metainfo_of,
     raw_decision_warning,
+    raw_threshold,
     reads_resampled,
     resampled_anyway,
     sampler_warning,
@@ -91,6 +92,7 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
             check_parts(dataset)
             _warn(runner, (trained_anyway(head, dataset) for head in heads))
             _warn(runner, map(untold_ignore_index, heads))
+            _warn(runner, map(raw_threshold, heads))
             _warn(runner, [raw_decision_warning(runner.model)])
         of_tests = {id(getattr(head, 'test_prior', None)) for head in heads}
         trained = [prior for prior in priors if id(prior) not in of_tests]

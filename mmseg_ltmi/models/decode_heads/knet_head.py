@@ -11,6 +11,7 @@ from torch import Tensor
 from mmseg_ltmi.core import FeatureRecorder
 from mmseg_ltmi.models.raw_scores import warn_where_exported
 
+from .hard_pixels import judge_by_trained_scores
 from .ltmi_head import LTMIHeadMixin
 
 
@@ -21,6 +22,10 @@ class LTMIIterativeDecodeHead(LTMIHeadMixin, IterativeDecodeHead):
     The losses are those of ``kernel_generate_head``, which every stage shares: all are adjusted.
     The pixel features are what the first classifier sees.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        judge_by_trained_scores(self.kernel_generate_head)
 
     def _feature_channels(self) -> int:
         return self.kernel_generate_head.conv_seg.in_channels

@@ -28,6 +28,7 @@ from mmseg_ltmi.models.raw_scores import warn_where_exported
 from mmseg_ltmi.prior_message import announce_prior, announce_reading
 
 from .classifiers import CLASSIFIERS, build_classifier
+from .hard_pixels import judge_by_trained_scores
 from .label_checks import bad_images, check_padding
 from .record import HeadRecord
 
@@ -111,6 +112,7 @@ class LTMIHeadMixin(_Head):
         for loss in self._own_losses():
             if loss.ignore_index is None:  # DDRHead and PIDHead do not tell their losses
                 loss.ignore_index = self.ignore_index
+        judge_by_trained_scores(self)
         self._contrast_config = contrast
         self.contrast = None if contrast is None else self._build_contrast()
         self.region = None if region is None else self._build('RegionRebalance', region)
