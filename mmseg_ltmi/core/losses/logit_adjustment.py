@@ -40,7 +40,7 @@ class LogitAdjustedLoss(PriorUser):
         use_sigmoid: accepted only as False, since base configs leave it behind.
         use_mask: likewise.
         num_classes: C; only an online prior under EMAHook, which copies buffers of a fixed size,
-            needs to know it before the first batch.
+            needs to know it before the first batch. An LTMI head tells it.
 
     Raises:
         ValueError: ``use_sigmoid`` or ``use_mask`` is set, ``class_weight`` is no known name, not
@@ -146,6 +146,8 @@ class LogitAdjustedLoss(PriorUser):
     ) -> Tensor:
         """The loss, called as mmsegmentation's heads and its OHEM sampler call theirs.
 
+        An online prior counts the labels in training mode, where gradients are computed.
+
         Args:
             pred: scores (N, C, H, W).
             label: (N, H, W), int64.
@@ -157,8 +159,11 @@ class LogitAdjustedLoss(PriorUser):
             a float32 scalar, or (N, H, W).
         """
         ignore_index = named_ignore_index(self, ignore_index)
-        if self.counts_labels and (self.training or not self.log_prior.numel()):
+        # OHEM asks for the loss of each pixel first, without gradient: that is no step.
+        if self.counts_labels and self.training and torch.is_grad_enabled():
             self.prior.count(label, pred.shape[1], ignore_index)
+        elif self.prior.is_online:
+            self.prior.expect_classes(pred.shape[1], label.device)
         reduction = reduction_override or 'mean'
         return self._weighted(pred, label, self.tau, weight, ignore_index, reduction)
 

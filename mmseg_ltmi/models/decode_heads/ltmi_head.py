@@ -191,6 +191,7 @@ class LTMIHeadMixin(_Head):
             for prior in priors:  # so that nobody counts one in its place
                 prior.missing = missing
             return
+        known.expect_classes(self.num_classes)  # before EMAHook copies the counts
         if self._own_prior.is_waiting and not known.is_online:
             self._own_prior.set(known.class_prior)
         parts = [*losses_of(self), self.contrast, self.region]
@@ -235,6 +236,11 @@ class LTMIHeadMixin(_Head):
         return next((p for p in self._priors() if not p.is_open), self._own_prior).log_prior
 
     def _update_reader(self, in_training: bool = False) -> None:
+        if not in_training and any(prior.is_online for prior in self._priors()):
+            # Nothing is counted yet, which is no prior to read by; that of testing may be known.
+            known = None if self.test_prior is None else self.test_prior.log_prior
+            self.score_reader.update(None, known)
+            return
         stated = stated_shift(predicting_losses_of(self), self.num_classes)
         shift, prior = self._at_test_prior(stated)
         if in_training and shift is None and self.score_reader.has_shift:
