@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.hooks import RuntimeInfoHook
 from mmengine.runner import BaseLoop, Runner
+from mmseg.models.decode_heads import IterativeDecodeHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import HOOKS
@@ -15,6 +16,7 @@ from mmseg_ltmi.core.priors import PriorBuffer
 from mmseg_ltmi.core.priors.dataset_parts import unwrapped
 from mmseg_ltmi.core.state_dict_hooks import forget_classes
 from mmseg_ltmi.models.checkpoint_file import trained_labels
+from mmseg_ltmi.models.decode_heads.knet_head import check_wrapped
 from mmseg_ltmi.models.segmentors import last_head
 from mmseg_ltmi.prior_message import forget_announcements
 from mmseg_ltmi.prior_table import in_one_line
@@ -80,7 +82,7 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         Raises:
             FileNotFoundError: the file of a prior is missing.
             ValueError: a prior or the val set is of other classes than the train set, or of labels
-                that are read otherwise.
+                that are read otherwise; a head that K-Net's wraps has a contrast.
         """
         super().before_train(runner)
         dataset = runner.train_dataloader.dataset
@@ -88,6 +90,9 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         for prior in priors:
             check_prior(prior, dataset)
         heads = [m for m in runner.model.modules() if isinstance(m, BaseDecodeHead)]
+        for head in heads:
+            if isinstance(head, IterativeDecodeHead):
+                check_wrapped(head)
         if any(map(_is_ours, runner.model.modules())):
             check_parts(dataset)
             _warn(runner, (trained_anyway(head, dataset) for head in heads))
