@@ -17,7 +17,8 @@ from mmseg_ltmi.core.priors.dataset_parts import unwrapped
 from mmseg_ltmi.core.state_dict_hooks import forget_classes
 from mmseg_ltmi.models.checkpoint_file import trained_labels
 from mmseg_ltmi.models.decode_heads.knet_head import check_wrapped
-from mmseg_ltmi.models.segmentors import last_head
+from mmseg_ltmi.models.decode_heads.refined_scores import check_refinement
+from mmseg_ltmi.models.segmentors import heads_of, last_head
 from mmseg_ltmi.prior_message import forget_announcements
 from mmseg_ltmi.prior_table import in_one_line
 
@@ -82,7 +83,8 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         Raises:
             FileNotFoundError: the file of a prior is missing.
             ValueError: a prior or the val set is of other classes than the train set, or of labels
-                that are read otherwise; a head that K-Net's wraps has a contrast.
+                that are read otherwise; a head that K-Net's wraps has a contrast,
+                or a PointHead trains another shift than the coarse head.
         """
         super().before_train(runner)
         dataset = runner.train_dataloader.dataset
@@ -95,6 +97,7 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
                 check_wrapped(head)
         if any(map(_is_ours, runner.model.modules())):
             check_parts(dataset)
+            _check_cascades(runner)
             _warn(runner, (trained_anyway(head, dataset) for head in heads))
             _warn(runner, map(untold_ignore_index, heads))
             _warn(runner, map(raw_threshold, heads))
@@ -126,6 +129,7 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         forget_announcements()
         check_views(runner.model, _metrics_of(runner.test_loop))
         if any(map(_is_ours, [*runner.model.modules(), *_metrics_of(runner.test_loop)])):
+            _check_cascades(runner)
             _warn(runner, [raw_decision_warning(runner.model)])
         self._compare(runner, runner.test_loop, 'the test set')
 
@@ -171,6 +175,12 @@ def _metrics_of(loop: Any) -> list[Any]:
 def _warn(runner: Runner, texts: Iterable[str]) -> None:
     for text in filter(None, dict.fromkeys(texts)):
         runner.logger.warning(text)
+
+
+def _check_cascades(runner: Runner) -> None:
+    for model in runner.model.modules():
+        if isinstance(model, EncoderDecoder):
+            check_refinement(heads_of(model))
 
 
 def _is_ours(part: Any) -> bool:
