@@ -337,6 +337,12 @@ class _Switch:
             )
         for (where, loss), refusal in zip(losses, refusals, strict=True):
             self._note_loss(where, loss, refusal)
+            ignored, of_head = loss.get('ignore_label', 255), head.get('ignore_index', 255)
+            if _name(loss) == 'OhemCrossEntropy' and ignored != of_head:
+                self.notes.append(
+                    f'{where} has ignore_label={ignored}, {place} ignore_index={of_head}: give '
+                    f'{place} ignore_index={ignored}, which an LTMI head trains by'
+                )
         if None not in refusals:
             return HeadChanges()
         changes = HeadChanges()

@@ -409,7 +409,8 @@ def test_a_file_as_class_prior(tmp_path, monkeypatch):
         (
             "dict(type='OhemCrossEntropy', thres=0.9, ignore_label=7)",
             dict(ignore_index=7),
-            'loses its choice of hard pixels',
+            'loses its choice of hard pixels decode_head.loss_decode has ignore_label=7, '
+            'decode_head ignore_index=255: give decode_head ignore_index=7',
         ),
     ],
 )

@@ -14,6 +14,7 @@ from mmseg_ltmi.core.contrast import (
     PixelContrast,
     UniformPixelSampler,
 )
+from mmseg_ltmi.engine.hooks.run_checks import raw_threshold
 
 COMMON = dict(in_channels=8, channels=8, num_classes=4, norm_cfg=dict(type='BN'))
 LOSS = dict(type='LogitAdjustedLoss', class_prior=[60, 30, 9, 1], use_sigmoid=False)
@@ -234,3 +235,20 @@ def test_hard_pixels_are_mined_with_and_without_a_threshold(kind, name):
         name_of_loss = model.loss_decode.loss_name
         assert losses[name_of_loss].ndim == 0 and losses[name_of_loss].isfinite()
         losses[name_of_loss].backward()
+
+
+@pytest.mark.parametrize('loss', [LOSS, [LOSS, dict(type='DiceLoss')], dict(type='BLVLoss')])
+def test_pixels_that_are_learned_are_not_hard(loss):
+    """Frequent classes have low raw scores, by the prior that the loss adds."""
+    if loss == dict(type='BLVLoss'):
+        loss = dict(loss, class_prior=LOSS['class_prior'])
+    sampler = dict(type='OHEMPixelSampler', thresh=0.7, min_kept=2)
+    model = head(loss_decode=loss, contrast=None, sampler=sampler)
+    natural = torch.tensor([0.95, 0.03, 0.015, 0.005]).log()
+    raw = (natural - model.score_reader.natural_shift).view(1, 4, 1, 1).repeat(1, 1, 16, 16)
+    raw[:, 1, 0, :4] = 9  # are not learned
+    labels = torch.zeros(1, 1, 16, 16, dtype=torch.long)
+    kept = model.sampler.sample(raw, labels)
+    assert kept.sum() == kept[0, 0, :4].sum() == 4
+    stock = MODELS.build(dict(COMMON, type='FCNHead', loss_decode=LOSS, sampler=sampler))
+    assert 'FCNHead judges by raw scores' in raw_threshold(stock) and not raw_threshold(model)

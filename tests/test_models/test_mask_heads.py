@@ -229,6 +229,25 @@ def test_the_shift_of_the_queries_by_hand():
     assert weighted.decode_head.loss_cls.class_weight == weighted.decode_head.class_weight
 
 
+def test_weights_of_loss_cls_are_taken_off_in_reading():
+    def shift(prior=None, **loss_cls):
+        config = mask_segmentor(head=dict(loss_decode={**LOSS, 'tau': 0.0, 'class_weight': prior}))
+        config.decode_head.loss_cls.update(loss_cls)
+        return MODELS.build(config).decode_head.score_reader.natural_shift
+
+    weight = torch.tensor([1.0, 1, 2, 4])
+    wanted = -(weight / (10 + 9 + 8 + 8) * 25).log()
+    for found in (
+        shift(class_weight=weight.tolist()),  # of the classes alone, and with "no object"
+        shift(class_weight=[1.0, 1, 2, 4, 0.5]),
+        shift([1.0, 1, 1, 4], class_weight=[1.0, 1, 2, 1]),
+        shift([1.0, 1, 2, 4], class_weight=[3.0] * 4),  # they hold no class dearer
+    ):
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
+    unlearned = shift(class_weight=[0.0, 1, 2, 4])  # as rare as the dearest class
+    assert unlearned.isfinite().all() and unlearned[0] == unlearned.min()
+
+
 def test_the_matching_sees_adjusted_scores(monkeypatch):
     model = build(head=dict(contrast=None)).train()
     head, seen = model.decode_head, []

@@ -206,6 +206,40 @@ def test_hook_and_moving_average_go_together(tmp_path):
     assert runner.model.decode_head.log_prior.numel() == 13
 
 
+def test_an_online_prior_and_a_moving_average_go_together(tmp_path):
+    cfg = demo_run(tmp_path, 2)
+    cfg.model.decode_head.loss_decode = ONLINE
+    cfg.custom_hooks = [dict(type='EMAHook')]
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    head = runner.model.decode_head
+    assert head.loss_decode.online_counts.sum() > 0
+    torch.testing.assert_close(head.score_reader.log_prior, head.log_prior)
+
+
+def test_nothing_is_read_by_an_online_prior_that_has_seen_nothing():
+    for prior in (dict(loss=ONLINE), dict(class_prior='online')):
+        reader = head(**prior).score_reader
+        assert reader.log_prior.isnan().all() and not reader.has_shift
+
+
+@pytest.mark.parametrize('ltmi', [True, False])
+@pytest.mark.parametrize('thresh', [None, 0.7])
+def test_hard_pixels_leave_an_online_prior_alone(ltmi, thresh):
+    online = dict(type='LTMILoss', class_prior=dict(type='online', decay=0.5))
+    sampler = dict(type='OHEMPixelSampler', thresh=thresh, min_kept=100)
+    config = dict(loss_decode=online, sampler=sampler, **(dict(contrast=None) if ltmi else {}))
+    model = MODELS.build(segmentor(ltmi=ltmi, head=config)).train()
+    counts = []
+    for seed in (0, 1):
+        inputs, samples = batch(seed)
+        model.loss(inputs, samples)
+        labels = torch.stack([sample.gt_sem_seg.data for sample in samples])
+        counts.append(labels[labels < 4].bincount(minlength=4).double())
+    found = model.decode_head.loss_decode.online_counts
+    torch.testing.assert_close(found, counts[0] / 2 + counts[1])
+
+
 def test_a_loss_that_states_no_shift_ends_the_old_reading():
     model = MODELS.build(segmentor(head=dict(loss_decode=NAMED, contrast=None)))
     state = model.state_dict()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from .logit_adjustment import check_loss_name
+from .logit_adjustment import check_loss_name, named_ignore_index
 
 
 class SoftmaxFocalLoss(nn.Module):
@@ -20,13 +20,18 @@ class SoftmaxFocalLoss(nn.Module):
         gamma: how strongly easy pixels are discounted; 0 is cross-entropy.
         loss_weight: factor of the loss.
         loss_name: name in the log; it must start with ``loss_`` to take part in the backward pass.
+        ignore_index: as for LogitAdjustedLoss.
 
     Raises:
         ValueError: ``gamma`` is negative, or ``loss_name`` does not start with ``loss_``.
     """
 
     def __init__(
-        self, gamma: float = 2.0, loss_weight: float = 1.0, loss_name: str = 'loss_focal'
+        self,
+        gamma: float = 2.0,
+        loss_weight: float = 1.0,
+        loss_name: str = 'loss_focal',
+        ignore_index: int | None = None,
     ) -> None:
         super().__init__()
         check_loss_name(loss_name, 'SoftmaxFocalLoss')
@@ -35,13 +40,14 @@ class SoftmaxFocalLoss(nn.Module):
         self.gamma = gamma
         self.loss_weight = loss_weight
         self.loss_name = loss_name
+        self.ignore_index = ignore_index
 
     def forward(
         self,
         pred: Tensor,
         label: Tensor,
         weight: Tensor | None = None,
-        ignore_index: int = 255,
+        ignore_index: int | None = None,
         reduction_override: str | None = None,
     ) -> Tensor:
         """A float32 scalar of scores (N, C, H, W), labels (N, H, W) and weights (N, H, W).
@@ -49,6 +55,7 @@ class SoftmaxFocalLoss(nn.Module):
         ``reduction_override='none'`` gives the loss of each pixel, as mmsegmentation's OHEM sampler
         asks for.
         """
+        ignore_index = named_ignore_index(self, ignore_index)
         loss = cross_entropy(pred.float(), label, ignore_index=ignore_index, reduction='none')
         # The floor keeps the power's derivative finite where p_y is 1.
         loss = (1 - (-loss).exp()).clamp(min=1e-6).pow(self.gamma) * loss

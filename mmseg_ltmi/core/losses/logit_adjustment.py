@@ -35,11 +35,12 @@ class LogitAdjustedLoss(PriorUser):
         avg_non_ignore: let the mean divide by the valid pixels only. False divides by all pixels,
             as mmsegmentation's CrossEntropyLoss does by default.
         loss_name: name in the log; it must start with ``loss_`` to take part in the backward pass.
-        ignore_index: label that takes no part where the caller names none (DDRHead, PIDHead).
+        ignore_index: label that takes no part where the caller names none (DDRHead, PIDHead). None
+            takes that of an LTMI head, and is 255 elsewhere.
         use_sigmoid: accepted only as False, since base configs leave it behind.
         use_mask: likewise.
         num_classes: C; only an online prior under EMAHook, which copies buffers of a fixed size,
-            needs to know it before the first batch.
+            needs to know it before the first batch. An LTMI head tells it.
 
     Raises:
         ValueError: ``use_sigmoid`` or ``use_mask`` is set, ``class_weight`` is no known name, not
@@ -56,7 +57,7 @@ class LogitAdjustedLoss(PriorUser):
         loss_weight: float = 1.0,
         avg_non_ignore: bool = True,
         loss_name: str = 'loss_ltmi',
-        ignore_index: int = 255,
+        ignore_index: int | None = None,
         use_sigmoid: bool = False,
         use_mask: bool = False,
         num_classes: int | None = None,
@@ -130,9 +131,12 @@ class LogitAdjustedLoss(PriorUser):
         """
         if not self.log_prior.numel():
             return None
-        shift = self.tau * self.log_prior
-        weight = self.class_weights()
+        shift, weight = self.trained_shift(), self.class_weights()
         return shift if weight is None else shift - weight.log()
+
+    def trained_shift(self) -> Tensor:
+        """``tau * log pi`` (C,): raw scores plus this are what the softmax of training sees."""
+        return self.tau * self.prior.required()
 
     def adjust(self, scores: Tensor) -> Tensor:
         """Scores (N, C, *) plus ``tau * log pi``."""
@@ -150,6 +154,8 @@ class LogitAdjustedLoss(PriorUser):
     ) -> Tensor:
         """The loss, called as mmsegmentation's heads and its OHEM sampler call theirs.
 
+        An online prior counts the labels in training mode, where gradients are computed.
+
         Args:
             pred: scores (N, C, H, W).
             label: (N, H, W), int64.
@@ -160,9 +166,12 @@ class LogitAdjustedLoss(PriorUser):
         Returns:
             a float32 scalar, or (N, H, W).
         """
-        ignore_index = self.ignore_index if ignore_index is None else ignore_index
-        if self.counts_labels and (self.training or not self.log_prior.numel()):
+        ignore_index = named_ignore_index(self, ignore_index)
+        # OHEM asks for the loss of each pixel first, without gradient: that is no step.
+        if self.counts_labels and self.training and torch.is_grad_enabled():
             self.prior.count(label, pred.shape[1], ignore_index)
+        elif self.prior.is_online:
+            self.prior.expect_classes(pred.shape[1], label.device)
         reduction = reduction_override or 'mean'
         return self._weighted(pred, label, self.tau, weight, ignore_index, reduction)
 
@@ -175,7 +184,7 @@ class LogitAdjustedLoss(PriorUser):
         **_: Any,
     ) -> Tensor:
         """As :meth:`forward`, of scores that :meth:`adjust` has adjusted."""
-        ignore_index = self.ignore_index if ignore_index is None else ignore_index
+        ignore_index = named_ignore_index(self, ignore_index)
         return self._weighted(pred, label, 0.0, weight, ignore_index)
 
     def _weighted(
@@ -238,6 +247,12 @@ class LTMILoss(LogitAdjustedLoss):
         **kwargs: Any,
     ) -> None:
         super().__init__(class_prior, tau, class_weight, **kwargs)
+
+
+def named_ignore_index(loss: Any, told: int | None) -> int:
+    """The label that takes no part: what the caller tells, else the loss's own, else 255."""
+    own = 255 if loss.ignore_index is None else loss.ignore_index
+    return own if told is None else told
 
 
 def check_loss_name(loss_name: str, where: str) -> None:

@@ -81,10 +81,9 @@ class BLVLoss(LogitAdjustedLoss):
         largest = surprise.where(occurs(log_prior), 0).max().clamp(min=1e-12)
         return (surprise / largest).clamp(max=1)
 
-    def natural_shift(self) -> Tensor | None:
-        """``m r + tau log pi - log w`` (C,), or None while the prior is open."""
-        shift = super().natural_shift()
-        return None if shift is None else shift + self.noise_mean * self.class_scale()
+    def trained_shift(self) -> Tensor:
+        """``m r + tau log pi`` (C,), with the noise at its mean."""
+        return super().trained_shift() + self.noise_mean * self.class_scale()
 
     def _vary(self, pred: Tensor) -> Tensor:
         if not self.training:

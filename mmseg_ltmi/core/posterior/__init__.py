@@ -6,7 +6,13 @@ from .class_memory import ClassMemory, KeyOrigins, embed_pixels
 from .fitted_temperature import fit_temperature
 from .iou_rule import IoURule, decide_by_iou, fit_iou_rule, iou_scores
 from .key_reservoir import DrawnPixels, KeyReservoir
-from .natural_shift import losses_of, natural_shift_of, natural_shift_of_head, stated_shift
+from .natural_shift import (
+    losses_of,
+    natural_shift_of,
+    natural_shift_of_head,
+    predicting_losses_of,
+    stated_shift,
+)
 from .operating_point import OperatingPoint
 from .score_reader import ScoreReader
 from .tau_sweep import areas_over_taus
@@ -34,5 +40,6 @@ __all__ = [
     'losses_of',
     'natural_shift_of',
     'natural_shift_of_head',
+    'predicting_losses_of',
     'stated_shift',
 ]

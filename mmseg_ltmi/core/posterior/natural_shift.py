@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 CROSS_ENTROPIES = ('CrossEntropyLoss', 'OhemCrossEntropy')
+PREDICTING = {'DDRHead': (0,), 'PIDHead': (1, 3)}
+"""Heads that give each of their losses other scores, and which losses get those that predict."""
 
 
 def natural_shift_of(loss: nn.Module, num_classes: int) -> Tensor | None:
@@ -61,6 +63,16 @@ def losses_of(head: nn.Module) -> list[nn.Module]:
     return list(losses) if isinstance(losses, nn.ModuleList) else [losses]
 
 
+def predicting_losses_of(head: nn.Module) -> list[nn.Module]:
+    """Of :func:`losses_of` those that train the scores by which the head predicts.
+
+    DDRHead and PIDHead have losses of auxiliary branches and of a boundary beside them.
+    """
+    losses = losses_of(head)
+    places = (PREDICTING[c.__name__] for c in type(head).__mro__ if c.__name__ in PREDICTING)
+    return [losses[i] for i in next(places, range(len(losses))) if i < len(losses)]
+
+
 def stated_shift(losses: list[nn.Module], num_classes: int) -> Tensor | None:
     """The shift (C,) of the first loss that states one, which speaks for the head.
 
@@ -91,4 +103,4 @@ def natural_shift_of_head(head: nn.Module, num_classes: int) -> Tensor | None:
     reader = getattr(head, 'score_reader', None)
     if reader is not None and not reader.natural_shift.isnan().any():
         return reader.natural_shift
-    return stated_shift(losses_of(head), num_classes)
+    return stated_shift(predicting_losses_of(head), num_classes)

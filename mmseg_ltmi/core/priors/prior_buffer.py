@@ -88,6 +88,18 @@ class PriorBuffer(nn.Module):
         self.class_prior, self.missing = prior, ''
         self.log_prior = prior.log_probs().to(self.log_prior.device)
 
+    def expect_classes(self, num_classes: int, device: torch.device | None = None) -> None:
+        """Give the counts of an online prior their length; counts of another length are dropped.
+
+        Args:
+            num_classes: C.
+            device: of counts that begin; None leaves them where they are.
+        """
+        if self.is_online and self.online_counts.numel() != num_classes:
+            device = device or self.online_counts.device
+            self.online_counts = torch.zeros(num_classes, dtype=torch.float64, device=device)
+            self._update_log_prior()
+
     @torch.no_grad()
     def count(self, labels: Tensor, num_classes: int, ignore_index: int = -1) -> None:
         """Count the labels of a training step on every rank, if the prior is online.
@@ -99,8 +111,7 @@ class PriorBuffer(nn.Module):
         """
         if self.decay is None:
             return
-        if self.online_counts.numel() != num_classes:
-            self.online_counts = torch.zeros(num_classes, dtype=torch.float64, device=labels.device)
+        self.expect_classes(num_classes, labels.device)
         known = (labels >= 0) & (labels < num_classes) & (labels != ignore_index)
         # The spare bin takes the rest; one_hot or boolean picking would wait for the device.
         place = labels.where(known, num_classes).flatten()

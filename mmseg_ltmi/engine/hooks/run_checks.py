@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmseg.models.decode_heads import DDRHead, PIDHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
 from mmseg.registry import MODELS
 from torch import nn
 from torch.utils.data import BatchSampler, DistributedSampler, RandomSampler, SequentialSampler
 
-from mmseg_ltmi.core.posterior import losses_of, stated_shift
+from mmseg_ltmi.core.losses import LogitAdjustedLoss, SoftmaxFocalLoss
+from mmseg_ltmi.core.posterior import losses_of, predicting_losses_of, stated_shift
 from mmseg_ltmi.core.priors import ClassPrior, PriorBuffer
 from mmseg_ltmi.core.priors.as_trained import counted_resampling
 from mmseg_ltmi.core.priors.dataset_parts import own_ignore_index, resampling_of, unwrapped
@@ -28,6 +30,7 @@ from mmseg_ltmi.datasets import RareClassDataset
 from mmseg_ltmi.evaluation import LogitAdjustmentSweep
 from mmseg_ltmi.evaluation.metric_prior import check_classes, read_metric_prior
 from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
+from mmseg_ltmi.models.decode_heads.hard_pixels import has_threshold
 from mmseg_ltmi.models.segmentors import ScoreReadingMixin, last_head
 from mmseg_ltmi.models.segmentors.ltmi_segmentors import sums_masks
 
@@ -156,6 +159,40 @@ def trained_anyway(head: Any, dataset: Any) -> str:
     return ''
 
 
+def untold_ignore_index(head: Any) -> str:
+    """That a stock head does not tell its losses to ignore a class; '' otherwise."""
+    index = head.ignore_index
+    if not isinstance(head, (DDRHead, PIDHead)) or index not in range(head.num_classes):
+        return ''
+    own = [
+        loss for loss in losses_of(head) if isinstance(loss, (LogitAdjustedLoss, SoftmaxFocalLoss))
+    ]
+    if all(loss.ignore_index == index for loss in own):
+        return ''
+    name = type(head).__name__
+    return (
+        f'class {index}, which {name} has as its ignore_index, is trained, since {name} does not '
+        f'tell it to its losses: give {type(own[0]).__name__} ignore_index={index}, or take '
+        f'LTMI{name}'
+    )
+
+
+def raw_threshold(head: Any) -> str:
+    """That OHEM of a stock head judges by scores of which the loss makes others; '' otherwise."""
+    if not has_threshold(head):
+        return ''
+    for loss in losses_of(head):
+        # BLVLoss has a mean of its noise.
+        if isinstance(loss, LogitAdjustedLoss) and (loss.tau or getattr(loss, 'noise_mean', 0)):
+            name = type(head).__name__
+            return (
+                f'OHEMPixelSampler(thresh={head.sampler.thresh}) of {name} judges by raw scores, '
+                f'by which pixels of frequent classes stay hard, since {type(loss).__name__} adds '
+                f'the prior to them: take LTMI{name}, which judges by the sum, or leave thresh out'
+            )
+    return ''
+
+
 def check_views(model: Any, metrics: list[Any]) -> None:
     """Raise ValueError where views are merged by argmax, and something needs more than that."""
     for part in model.modules():
@@ -183,7 +220,7 @@ def raw_decision_warning(model: Any) -> str:
     is_plain = isinstance(head, BaseDecodeHead) and not isinstance(head, LTMIHeadMixin)
     if not is_plain or head.out_channels == 1:
         return ''
-    losses = losses_of(head)
+    losses = predicting_losses_of(head)
     shift = stated_shift(losses, head.num_classes)
     is_open = any(getattr(loss, 'needs_class_prior', False) for loss in losses)
     if not is_open and (shift is None or float(shift.max() - shift.min()) < 1e-6):

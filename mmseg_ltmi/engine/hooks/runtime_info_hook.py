@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.hooks import RuntimeInfoHook
 from mmengine.runner import BaseLoop, Runner
+from mmseg.models.decode_heads import IterativeDecodeHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import HOOKS
@@ -15,7 +16,9 @@ from mmseg_ltmi.core.priors import PriorBuffer
 from mmseg_ltmi.core.priors.dataset_parts import unwrapped
 from mmseg_ltmi.core.state_dict_hooks import forget_classes
 from mmseg_ltmi.models.checkpoint_file import trained_labels
-from mmseg_ltmi.models.segmentors import last_head
+from mmseg_ltmi.models.decode_heads.knet_head import check_wrapped
+from mmseg_ltmi.models.decode_heads.refined_scores import check_refinement
+from mmseg_ltmi.models.segmentors import heads_of, last_head
 from mmseg_ltmi.prior_message import forget_announcements
 from mmseg_ltmi.prior_table import in_one_line
 
@@ -30,10 +33,12 @@ from .run_checks import (
     has_other_classes,
     metainfo_of,
     raw_decision_warning,
+    raw_threshold,
     reads_resampled,
     resampled_anyway,
     sampler_warning,
     trained_anyway,
+    untold_ignore_index,
 )
 
 PACKAGE = __name__.split('.')[0]
@@ -79,7 +84,8 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         Raises:
             FileNotFoundError: the file of a prior is missing.
             ValueError: a prior, the head that predicts or the val set is of other classes than the
-                train set, or of labels that are read otherwise.
+                train set, or of labels that are read otherwise; a head that K-Net's wraps has a
+                contrast, or a PointHead trains another shift than the coarse head.
         """
         super().before_train(runner)
         dataset = runner.train_dataloader.dataset
@@ -91,9 +97,15 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         for prior in priors:
             check_prior(prior, dataset)
         heads = [m for m in runner.model.modules() if isinstance(m, BaseDecodeHead)]
+        for head in heads:
+            if isinstance(head, IterativeDecodeHead):
+                check_wrapped(head)
         if any(map(_is_ours, runner.model.modules())):
             check_parts(dataset)
+            _check_cascades(runner)
             _warn(runner, (trained_anyway(head, dataset) for head in heads))
+            _warn(runner, map(untold_ignore_index, heads))
+            _warn(runner, map(raw_threshold, heads))
             _warn(runner, [raw_decision_warning(runner.model)])
         of_tests = {id(getattr(head, 'test_prior', None)) for head in heads}
         trained = [prior for prior in priors if id(prior) not in of_tests]
@@ -121,6 +133,7 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         forget_announcements()
         check_views(runner.model, _metrics_of(runner.test_loop))
         if any(map(_is_ours, [*runner.model.modules(), *_metrics_of(runner.test_loop)])):
+            _check_cascades(runner)
             _warn(runner, [raw_decision_warning(runner.model)])
         self._compare(runner, runner.test_loop, 'the test set')
 
@@ -166,6 +179,12 @@ def _metrics_of(loop: Any) -> list[Any]:
 def _warn(runner: Runner, texts: Iterable[str]) -> None:
     for text in filter(None, dict.fromkeys(texts)):
         runner.logger.warning(text)
+
+
+def _check_cascades(runner: Runner) -> None:
+    for model in runner.model.modules():
+        if isinstance(model, EncoderDecoder):
+            check_refinement(heads_of(model))
 
 
 def _is_ours(part: Any) -> bool:

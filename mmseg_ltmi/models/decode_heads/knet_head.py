@@ -11,7 +11,29 @@ from torch import Tensor
 from mmseg_ltmi.core import FeatureRecorder
 from mmseg_ltmi.models.raw_scores import warn_where_exported
 
+from .hard_pixels import judge_by_trained_scores
 from .ltmi_head import LTMIHeadMixin
+
+
+def check_wrapped(head: IterativeDecodeHead) -> None:
+    """Refuse a head that K-Net's wraps with what would have no effect there.
+
+    K-Net's head calls the forward pass and ``loss_by_feat`` of the one that it wraps, but neither
+    its ``loss``, which adds the terms on the features, nor its ``predict``, which reads the scores.
+
+    Raises:
+        ValueError: naming it.
+    """
+    wrapped: Any = head.kernel_generate_head
+    if not isinstance(wrapped, LTMIHeadMixin):
+        return
+    for name in ('contrast', 'region', 'test_prior', 'tau_test'):
+        if getattr(wrapped, name):
+            raise ValueError(
+                f'kernel_generate_head={type(wrapped).__name__} has {name}, which has no effect '
+                f'there: give {name} to LTMIIterativeDecodeHead, and make kernel_generate_head '
+                f'{type(wrapped).__name__.removeprefix("LTMI")}'
+            )
 
 
 @MODELS.register_module()
@@ -20,7 +42,15 @@ class LTMIIterativeDecodeHead(LTMIHeadMixin, IterativeDecodeHead):
 
     The losses are those of ``kernel_generate_head``, which every stage shares: all are adjusted.
     The pixel features are what the first classifier sees.
+
+    Raises:
+        ValueError: as LTMIHeadMixin; ``kernel_generate_head`` has what this head alone can use.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        check_wrapped(self)
+        judge_by_trained_scores(self.kernel_generate_head)
 
     def _feature_channels(self) -> int:
         return self.kernel_generate_head.conv_seg.in_channels

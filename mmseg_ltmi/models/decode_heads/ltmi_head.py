@@ -12,8 +12,8 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_ltmi.core.contrast import PixelContrast
-from mmseg_ltmi.core.losses import LabelOutOfRangeError, LogitAdjustedLoss
-from mmseg_ltmi.core.posterior import ScoreReader, losses_of, stated_shift
+from mmseg_ltmi.core.losses import LabelOutOfRangeError, LogitAdjustedLoss, SoftmaxFocalLoss
+from mmseg_ltmi.core.posterior import ScoreReader, losses_of, predicting_losses_of, stated_shift
 from mmseg_ltmi.core.priors import (
     ClassPrior,
     PriorBuffer,
@@ -28,6 +28,7 @@ from mmseg_ltmi.models.raw_scores import warn_where_exported
 from mmseg_ltmi.prior_message import announce_prior, announce_reading
 
 from .classifiers import CLASSIFIERS, build_classifier
+from .hard_pixels import judge_by_trained_scores
 from .label_checks import bad_images, check_padding
 from .record import HeadRecord
 
@@ -108,6 +109,10 @@ class LTMIHeadMixin(_Head):
                     f'a loss of {name} has loss_name={OWN_LOSSES[part]!r}, which is the name of '
                     f'the {term}: give it another'
                 )
+        for loss in self._own_losses():
+            if loss.ignore_index is None:  # DDRHead and PIDHead do not tell their losses
+                loss.ignore_index = self.ignore_index
+        judge_by_trained_scores(self)
         self._contrast_config = contrast
         self.contrast = None if contrast is None else self._build_contrast()
         self.region = None if region is None else self._build('RegionRebalance', region)
@@ -124,6 +129,10 @@ class LTMIHeadMixin(_Head):
         self._share_prior()
         self._update_reader()
         before_load(self, _adapt_state_dict)
+
+    def _own_losses(self) -> list[Any]:
+        own = (LogitAdjustedLoss, SoftmaxFocalLoss)
+        return [loss for loss in losses_of(self) if isinstance(loss, own)]
 
     def _build_contrast(self, **more: Any) -> Any:
         return self._build('PixelContrast', {**(self._contrast_config or {}), **more})
@@ -182,6 +191,7 @@ class LTMIHeadMixin(_Head):
             for prior in priors:  # so that nobody counts one in its place
                 prior.missing = missing
             return
+        known.expect_classes(self.num_classes)  # before EMAHook copies the counts
         if self._own_prior.is_waiting and not known.is_online:
             self._own_prior.set(known.class_prior)
         parts = [*losses_of(self), self.contrast, self.region]
@@ -226,7 +236,13 @@ class LTMIHeadMixin(_Head):
         return next((p for p in self._priors() if not p.is_open), self._own_prior).log_prior
 
     def _update_reader(self, in_training: bool = False) -> None:
-        shift, prior = self._at_test_prior(stated_shift(losses_of(self), self.num_classes))
+        if not in_training and any(prior.is_online for prior in self._priors()):
+            # Nothing is counted yet, which is no prior to read by; that of testing may be known.
+            known = None if self.test_prior is None else self.test_prior.log_prior
+            self.score_reader.update(None, known)
+            return
+        stated = stated_shift(predicting_losses_of(self), self.num_classes)
+        shift, prior = self._at_test_prior(stated)
         if in_training and shift is None and self.score_reader.has_shift:
             print_log(
                 'no loss states how its scores are read (as with Dice): they are read as they are, '
@@ -291,7 +307,16 @@ class LTMIHeadMixin(_Head):
 
         Raises:
             LabelOutOfRangeError: naming the images.
+            ValueError: a loss has another ``ignore_index``; as the class and its priors.
         """
+        for loss in self._own_losses():
+            if loss.ignore_index != self.ignore_index:
+                loss_name, name = type(loss).__name__, type(self).__name__
+                raise ValueError(
+                    f'{loss_name} has ignore_index={loss.ignore_index}, {name} has '
+                    f'ignore_index={self.ignore_index}: give it to {name} alone, whose losses take '
+                    'it from there'
+                )
         if any(prior.is_open for prior in self._priors()):
             self._share_prior()
         if self.test_prior is not None:

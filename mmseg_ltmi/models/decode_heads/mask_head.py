@@ -47,7 +47,8 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
 
     The C class logits are shifted by ``tau log pi`` of the *presence* of classes, in every decoder
     layer and in the matching, less the shift's mean under the prior, so that "no object" keeps its
-    odds. Class weights multiply those of ``loss_cls`` and are one in the mean under the prior.
+    odds. Class weights multiply those of ``loss_cls`` and are one in the mean under the prior. The
+    natural reading takes off both, their product brought to a mean of one.
     The contrastive term takes the queries that the matching gave a class, or the pixels of the
     pixel decoder's map, as a per-pixel head does.
 
@@ -85,6 +86,7 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
     class_weight: list[float]
     presence: PresencePrior
     log_queries: Tensor
+    stock_weight: Tensor
     _layer_labels: list[Tensor] | None = None
 
     def __init__(
@@ -147,6 +149,8 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
         if 'presence' not in self._modules:
             self._check_loss()
             self._stock_weight = list(self.class_weight)
+            stock = torch.tensor(self._stock_weight[:-1])
+            self.register_buffer('stock_weight', stock, persistent=False)
             self.presence = PresencePrior(self.num_classes, f'{name}.class_prior')
             # Of the queries that an object of each class gets.
             self.register_buffer('log_queries', torch.zeros(self.num_classes), persistent=False)
@@ -207,7 +211,10 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
     def _class_weights(self) -> Tensor | None:
         """float32 (C,), whose mean under the prior is one."""
         weight = self.loss_decode.class_weights()
-        return None if weight is None else weight / (weight * self._presence()).sum()
+        return None if weight is None else self._centred(weight)
+
+    def _centred(self, weight: Tensor) -> Tensor:
+        return weight / (weight * self._presence()).sum()
 
     def _presence(self) -> Tensor:
         return self.loss_decode.prior.required().exp()
@@ -221,8 +228,11 @@ class LTMIMaskHeadMixin(LTMIHeadMixin):
         if self.presence.is_open:
             return
         # An object that is matched n times is counted n times: to the natural posterior by -log n.
-        shift, weight = self.train_shift() - self.log_queries, self._class_weights()
-        self.score_reader.update(shift if weight is None else shift - weight.log(), self.log_prior)
+        shift, weight = self.train_shift() - self.log_queries, self.loss_decode.class_weights()
+        weight = self.stock_weight if weight is None else weight * self.stock_weight
+        # A class of weight zero is not learned: it gets the smallest shift.
+        weight = self._centred(weight.where(weight > 0, weight.max()))
+        self.score_reader.update(shift - weight.log(), self.log_prior)
 
     # Training
 

@@ -21,6 +21,7 @@ from mmseg_ltmi.core.posterior import (
     OperatingPoint,
     ScoreReader,
     losses_of,
+    predicting_losses_of,
     stated_shift,
 )
 from mmseg_ltmi.core.posterior.score_reader import MEMORY
@@ -29,6 +30,7 @@ from mmseg_ltmi.core.state_dict_hooks import before_load, rename_keys
 from mmseg_ltmi.models.decode_heads import LTMIHeadMixin, LTMIMaskHeadMixin
 from mmseg_ltmi.models.decode_heads.classifiers import CLASSIFIERS
 from mmseg_ltmi.models.decode_heads.ltmi_head import OWN_LOSSES
+from mmseg_ltmi.models.decode_heads.refined_scores import check_refinement
 from mmseg_ltmi.models.raw_scores import warn_where_exported
 from mmseg_ltmi.prior_message import announce_reading
 
@@ -56,10 +58,12 @@ class ScoreReadingMixin(_Segmentor):
 
     Raises:
         ValueError: an operating point of another model, a second one in the head's ``tau_test``,
-            a head with a single sigmoid score.
+            a head with a single sigmoid score; in training and in reading, a PointHead that trains
+            another shift than the coarse head.
     """
 
     _has_said = False
+    _is_one_reading = False  # of a cascade's heads, as far as their priors are known
     _takes_point = True  # of a checkpoint
     _point: OperatingPoint | None = None
 
@@ -113,11 +117,13 @@ class ScoreReadingMixin(_Segmentor):
     def _update_own_reader(self) -> None:
         losses = losses_of(last_head(self))
         log_prior: Any = next((x.log_prior for x in losses if hasattr(x, 'log_prior')), None)
-        self.score_reader.update(stated_shift(losses, self.num_classes), log_prior)
+        shift = stated_shift(predicting_losses_of(last_head(self)), self.num_classes)
+        self.score_reader.update(shift, log_prior)
 
     def loss(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """The plain segmentor's losses; training ends an operating point."""
         self._point = None
+        self._check_heads()
         losses = super().loss(*args, **kwargs)
         if not isinstance(last_head(self), LTMIHeadMixin):
             if self.score_reader.has_point:
@@ -140,6 +146,7 @@ class ScoreReadingMixin(_Segmentor):
             return super().postprocess_result(seg_logits, data_samples)
         reader = self.reader
         reader.check()
+        self._check_heads()
         self._check_weights()
         head = last_head(self)
         if not isinstance(head, LTMIHeadMixin):  # which has read them
@@ -167,9 +174,14 @@ class ScoreReadingMixin(_Segmentor):
         self._has_said = True
         text, level = unknown_prior(self), logging.WARNING
         if not text:
-            names = ', '.join(type(loss).__name__ for loss in losses_of(last_head(self)))
+            losses = predicting_losses_of(last_head(self))
+            names = ', '.join(type(loss).__name__ for loss in losses)
             text, level = f'{names} does not state how its scores are read', logging.INFO
         print_log(f'{text}: the scores are read as they are', 'current', level)
+
+    def _check_heads(self) -> None:
+        if not self._is_one_reading:  # once, since it waits for a GPU
+            self._is_one_reading = check_refinement(heads_of(self))
 
     def _check_weights(self) -> None:
         point = self._point
@@ -247,7 +259,7 @@ def _reading_shift(model: Any) -> Tensor:
 
 def unknown_prior(model: nn.Module) -> str:
     """That a stock head's loss shifted the scores by a prior which nothing says; '' otherwise."""
-    losses = losses_of(last_head(model))
+    losses = predicting_losses_of(last_head(model))
     trained = [loss for loss in losses if getattr(loss, 'loss_weight', 1) != 0]
     is_open = any(getattr(loss, 'needs_class_prior', False) for loss in trained)
     reader: Any = model.reader

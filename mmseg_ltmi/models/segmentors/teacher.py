@@ -14,7 +14,7 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_ltmi.core.posterior import losses_of, natural_shift_of_head
+from mmseg_ltmi.core.posterior import natural_shift_of_head, predicting_losses_of
 from mmseg_ltmi.core.priors import check_priors_found
 from mmseg_ltmi.core.recorder import FeatureRecorder
 from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
@@ -236,7 +236,7 @@ def _natural_shift(network: EncoderDecoder) -> Tensor:
     if shift is not None:
         return shift
     check_priors_found(head)
-    if any(getattr(loss, 'needs_class_prior', False) for loss in losses_of(head)):
+    if any(getattr(loss, 'needs_class_prior', False) for loss in predicting_losses_of(head)):
         raise ValueError(
             "the teacher's loss_decode has class_prior=None, which its checkpoint does not "
             'hold: name the prior it was trained with in teacher.config (the class_prior.json '

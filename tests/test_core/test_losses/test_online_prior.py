@@ -43,6 +43,17 @@ def test_old_counts_fade():
         LogitAdjustedLoss(dict(type='online', decay=1.5))
 
 
+def test_what_is_computed_without_gradient_is_no_step():
+    loss = LogitAdjustedLoss(dict(type='online', decay=0.5))
+    with torch.no_grad():
+        assert step(loss, [0, 0]).isfinite()  # of classes that are all alike
+    assert loss.online_counts.tolist() == [0, 0, 0]
+    step(loss, [0, 1])
+    with torch.no_grad():
+        step(loss, [2, 2])
+    assert loss.online_counts.tolist() == [1, 1, 0]
+
+
 def test_counts_survive_a_checkpoint():
     loss = LogitAdjustedLoss('online')
     step(loss, [0, 0, 1, 2])
