@@ -86,12 +86,13 @@ _pasted = dict(
     dataset=dict(_train, pipeline=[*_load, _resize]),
     pipeline=[dict(type='RareClassPaste'), *_crop],
 )
+_six = dict(seeds=(0, 1, 2, 3, 4, 5))  # the rows that the conclusions are of
 rows = {
-    'cross-entropy': dict(),
+    'cross-entropy': dict(_six),
     'logit-adjustment': adjusted(),
-    'weights': adjusted(tau=0.0, class_weight='median_frequency'),
-    'half-weights': adjusted(**_half),
-    'LTMI': adjusted({}, **_half),
+    'weights': dict(adjusted(tau=0.0, class_weight='median_frequency'), **_six),
+    'half-weights': dict(adjusted(**_half), **_six),
+    'LTMI': dict(adjusted({}, **_half), **_six),
     # The field's other remedies, and what they add to LTMI.
     'BLV': adjusted(type='BLVLoss', tau=0.0),
     'BLV-zero-mean': adjusted(type='BLVLoss', tau=0.0, zero_mean=True),
