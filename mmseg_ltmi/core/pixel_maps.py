@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def resize_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
-    """Labels int64 (B, H, W) at ``size`` (h, w): that of the pixel at the centre of each cell.
+    """Labels int64 (B, H, W) at ``size`` (h, w): that of the first pixel of each cell.
 
-    Scores of that size are brought up with ``align_corners=False``, which takes a score to be one
-    of the cell's centre; torch's ``nearest`` would give the label of its corner.
+    Its centre is where ``align_corners=False`` puts the score. Training by it was no better
+    (docs/experiments/nyuv2.md).
     """
-    return F.interpolate(labels[:, None].float(), tuple(size), mode='nearest-exact')[:, 0].long()
+    return F.interpolate(labels[:, None].float(), tuple(size), mode='nearest')[:, 0].long()
 
 
 def resize_features(features: Tensor, size: Sequence[int]) -> Tensor:

@@ -84,8 +84,8 @@ class RegionRebalance(PriorUser):
 
         Args:
             features: pixel features (B, D, h, w).
-            labels: int64 (B, H, W); they are brought to (h, w) by the pixel at a cell's centre.
-                What is outside 0..C-1 takes no part.
+            labels: int64 (B, H, W); they are brought to (h, w) by a cell's first pixel. What is
+                outside 0..C-1 takes no part.
 
         Returns:
             ``loss_region``, a float32 scalar, zero with a graph where no pixel has a class, and

@@ -100,8 +100,7 @@ def reference(model, inputs, samples, drawn, queue):
     size = features.shape[2:]
     labels = torch.stack([sample.gt_sem_seg.data[0] for sample in samples])
     strides = [a // b for a, b in zip(labels.shape[1:], size, strict=True)]
-    # The pixel at the centre of a cell.
-    small = labels[:, strides[0] // 2 :: strides[0], strides[1] // 2 :: strides[1]]
+    small = labels[:, :: strides[0], :: strides[1]]  # the first pixel of a cell
     log_prior = ClassPrior(COUNTS).log_probs().double()  # smoothed
 
     taught, taught_logits = (resized_all(m, size) for m in (taught, taught_logits))

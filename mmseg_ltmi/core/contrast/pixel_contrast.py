@@ -113,8 +113,8 @@ class PixelContrast(PriorUser):
 
         Args:
             features: pixel features (B, in_channels, h, w).
-            labels: int64 (B, H, W); they are brought to (h, w) by the pixel at a cell's centre.
-                What is outside 0..C-1 takes no part.
+            labels: int64 (B, H, W); they are brought to (h, w) by a cell's first pixel. What is
+                outside 0..C-1 takes no part.
             logits: raw scores (B, C, h, w), where the sampler wants them.
             key_features: the teacher's pixel features (B, key_channels, *, *) of the same images;
                 they are brought to (h, w) bilinearly.

@@ -41,9 +41,8 @@ def check_refinement(heads: Sequence[Any]) -> bool:
                 '(a file of mmseg-ltmi count)'
             )
     shifts = [stated_shift(predicting_losses_of(head), head.num_classes) for head in pair]
-    known = [
-        shift - shift.mean() for shift in shifts if shift is not None
-    ]  # a constant changes nothing
+    # A constant changes nothing.
+    known = [shift - shift.mean() for shift in shifts if shift is not None]
     if len(known) < 2:
         return False
     if not is_same_log_prior(*known):
