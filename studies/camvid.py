@@ -40,22 +40,6 @@ def with_region(row):
     return dict(row, seeds=(0,))
 
 
-def contrasted_at_stride_8(row):
-    """The row with the contrastive term on the FPN's level of stride 8, in a head of its own."""
-    row['change']['model']['auxiliary_head'] = dict(
-        type='LTMIFCNHead',
-        in_channels=64,
-        in_index=1,
-        channels=64,
-        num_convs=0,
-        concat_input=False,
-        num_classes=11,
-        loss_decode=dict(type='LTMILoss', loss_weight=0.0),
-        contrast=dict(),
-    )
-    return row
-
-
 def longer(row):
     """Three times the steps."""
     row['change'].update(
@@ -85,7 +69,6 @@ rows = {
     'LTMI': dict(adjusted({}, **_half), **_six),
     'region': with_region(adjusted(tau=0.0)),
     'LTMI-region': with_region(adjusted({}, **_half)),
-    'LTMI-stride-8': contrasted_at_stride_8(adjusted(**_half)),
     'LTMI-teacher': taught(loss=_half),
     'teacher': longer(adjusted(**_weights)),
     # What the configs do not have; beta was 0.3 until camvid_drives.py was read.

@@ -39,22 +39,6 @@ def beside_lovasz(row):
     return with_head(row, loss_decode=[loss, lovasz])
 
 
-def contrasted_at_stride_8(row):
-    """The row with the contrastive term on the FPN's level of stride 8, in a head of its own."""
-    row['change']['model']['auxiliary_head'] = dict(
-        type='LTMIFCNHead',
-        in_channels=64,
-        in_index=1,
-        channels=64,
-        num_convs=0,
-        concat_input=False,
-        num_classes=39,
-        loss_decode=dict(type='LTMILoss', class_prior='nyuv2', loss_weight=0.0),
-        contrast=dict(),
-    )
-    return row
-
-
 def longer(row):
     """Twice the steps."""
     row['change'].update(
@@ -107,7 +91,7 @@ rows = {
     'LTMI-sampling': resampled(adjusted({}, **_half), **_sampled),
     'LTMI-paste': resampled(adjusted({}, **_half), **_pasted),
     'LTMI-Lovasz': beside_lovasz(adjusted({}, **_half)),
-    'LTMI-stride-8': contrasted_at_stride_8(adjusted(**_half)),
+    'LTMI-stride-8': dict(base='./_base_/stride_8_nyuv2.py'),
     # What may bring in classes that are never predicted, and what more steps are worth.
     'LTMI-tau-1': adjusted({}, tau=1.0, class_weight='inverse_sqrt'),
     'LTMI-cosine': with_head(adjusted({}, **_half), classifier=dict(type='cosine')),

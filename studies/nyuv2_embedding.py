@@ -51,25 +51,7 @@ rows = {
     'queue-alike': contrast(queue=dict(size=9984, power=0.0, max_new=8)),
     'queue-root': contrast(queue=dict(size=9984, power=0.5, max_new=8)),
     'region-keys': contrast(region_keys=True),
-    # The FPN's level of stride 8 is contrasted, not what the classifier sees at stride 4.
-    'level-of-stride-8': dict(
-        change=dict(
-            model=dict(
-                decode_head=dict(contrast=None),
-                auxiliary_head=dict(
-                    type='LTMIFCNHead',
-                    in_channels=64,
-                    in_index=1,
-                    channels=64,
-                    num_convs=0,
-                    concat_input=False,
-                    num_classes=39,
-                    loss_decode=dict(type='LTMILoss', class_prior='nyuv2', loss_weight=0.0),
-                    contrast=dict(),
-                ),
-            )
-        )
-    ),
+    'level-of-stride-8': dict(base='./_base_/stride_8_nyuv2.py'),
     'moving-average': dict(change=dict(model=_moving_average)),
     'second-view': dict(
         change=dict(model=_moving_average, train_dataloader=dict(dataset=dict(pipeline=_views)))

@@ -91,7 +91,8 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         dataset = runner.train_dataloader.dataset
         priors = [m for m in runner.model.modules() if isinstance(m, PriorBuffer)]
         models = [m for m in runner.model.modules() if hasattr(m, 'decode_head')]
-        if any(map(_is_ours, runner.model.modules())):
+        has_ours = any(map(_is_ours, runner.model.modules()))
+        if has_ours:
             for model in models:
                 check_number(last_head(model), dataset)
         for prior in priors:
@@ -100,7 +101,7 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         for head in heads:
             if isinstance(head, IterativeDecodeHead):
                 check_wrapped(head)
-        if any(map(_is_ours, runner.model.modules())):
+        if has_ours:
             check_parts(dataset)
             _check_cascades(runner)
             _warn(runner, (trained_anyway(head, dataset) for head in heads))
