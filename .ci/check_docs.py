@@ -1,4 +1,4 @@
-"""Checks every Markdown page: lines of at most 100 columns, links to files that exist, no TODO.
+"""Checks every Markdown page: lines of at most 100 columns, links that lead somewhere, no TODO.
 
 Lines of code blocks and tables, and lines that are one link, may be longer.
 """
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 WIDTH = 100
+SITE = Path('docs')
 LINK = re.compile(r'\[[^\]]*\]\(([^)\s]+)[^)]*\)')
 
 
@@ -28,28 +29,33 @@ def faults(page: Path) -> list[str]:
         is_table, is_link = line.startswith('|'), LINK.fullmatch(line.strip(' -*!.'))
         if len(line) > WIDTH and not is_table and not is_link:
             found.append(f'{where}{len(line)} columns, more than {WIDTH}')
-        found += [f'{where}no such file: {target}' for target in dead_links(page, line)]
+        found += [f'{where}dead link: {target}' for target in dead_links(page, line)]
     return found
 
 
 def dead_links(page: Path, line: str) -> list[str]:
-    """Targets of a line's links that are not there, and anchors that no heading has."""
+    """Targets of a line's links that are not there, and anchors that no heading has.
+
+    The site is made of docs/ alone, so a page of it links to no file outside.
+    """
     dead = []
     for target in LINK.findall(line):
         if re.match(r'[a-z]+:', target):
             continue
         name, _, anchor = target.partition('#')
         file = page.parent / name if name else page
-        if not file.exists() or (anchor and file.suffix == '.md' and anchor not in anchors(file)):
+        is_outside = page.is_relative_to(SITE) and not file.resolve().is_relative_to(SITE.resolve())
+        has_anchor = not anchor or file.suffix != '.md' or anchor in anchors(file)
+        if is_outside or not file.exists() or not has_anchor:
             dead.append(target)
     return dead
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub and MkDocs make them."""
+    """The anchors of a page's headings that GitHub and MkDocs make alike, so of ASCII alone."""
     headings = re.findall(r'^#+ (.+)$', page.read_text(encoding='utf-8'), re.MULTILINE)
     words = (re.sub(r'[^\w\- ]', '', heading.lower()) for heading in headings)
-    return {text.strip().replace(' ', '-') for text in words}
+    return {text.strip().replace(' ', '-') for text in words if text.isascii()}
 
 
 def main() -> None:

@@ -94,7 +94,7 @@ def _where_data_lies(error: OSError) -> str:
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = argparse.ArgumentParser(
-        prog='mmseg-ltmi', description='Rare classes for semantic segmentation.', allow_abbrev=False
+        prog='mmseg-ltmi', description='Rare classes in semantic segmentation.', allow_abbrev=False
     )
     parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(
@@ -150,7 +150,7 @@ def _train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--resume', action='store_true', help='go on from the newest checkpoint in the work dir'
     )
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument('--amp', action='store_true', help='mixed precision; needs a GPU')
     _add_options(parser)
     _add_launcher(parser)
 
@@ -163,8 +163,8 @@ def _test(parser: argparse.ArgumentParser) -> None:
         '--tau-test',
         type=float,
         metavar='TAU',
-        help='how scores are read, 0 natural and 1 balanced, whatever operating point the config '
-        "or the checkpoint has; default: the config's",
+        help='how the scores of an LTMI head are read, 0 natural and 1 balanced, whatever '
+        "operating point the config or the checkpoint has; default: the config's",
     )
     parser.add_argument(
         '--operating-point',
@@ -264,8 +264,8 @@ def _memory(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--from-queue',
         action='store_true',
-        help="read no image: the keys are those of training's queue; what is drawn, and --split, "
-        'say nothing then',
+        help="read no image and take the keys of training's queue: --per-class, --per-image and "
+        '--split do nothing then',
     )
     parser.add_argument(
         '--temperature',
@@ -311,8 +311,8 @@ def _choose(parser: argparse.ArgumentParser) -> None:
         '--choose',
         choices=CHOICES,
         default='auto',
-        help='what is written; all are measured. default: auto, the one with the best '
-        'mIoU on folds of the selection split, also at the frequencies of the class prior',
+        help='which one is written; all are measured. default: auto, the one that gains most mIoU '
+        'on folds of the selection split, also at the class frequencies of the prior',
     )
     parser.add_argument(
         '--memory', type=Path, metavar='FILE', help='of mmseg-ltmi memory: measure its weights too'
@@ -512,18 +512,20 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('checkpoint', metavar='CHECKPOINT')
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='a .pth file')
 
 
 def _add_split(parser: argparse.ArgumentParser, default: str) -> None:
-    parser.add_argument('--split', choices=SPLITS, default=default, help=f'default: {default}')
+    parser.add_argument(
+        '--split', choices=SPLITS, default=default, help=f'of the data; default: {default}'
+    )
 
 
 def _add_class_prior(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--class-prior',
         metavar='NAME|FILE',
-        help='default: that of the model, or what a metric names',
+        help='default: that of the model, or else of a metric of the config',
     )
 
 

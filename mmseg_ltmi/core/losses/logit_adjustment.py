@@ -21,7 +21,7 @@ class LogitAdjustedLoss(PriorUser):
     Seo, ICML 2023 (arXiv 2305.01160), the parametric model of p(z|y).
 
     Args:
-        class_prior: a published name ('ade20k', 'cityscapes', 'camvid'), a path, counts or
+        class_prior: a published name ('ade20k', 'cityscapes', 'camvid', 'nyuv2'), a path, counts or
             probabilities, a dict or a ClassPrior; None leaves it open until
             :meth:`set_class_prior`, which ClassPriorHook calls; 'online' or
             ``dict(type='online', decay=0.999)`` counts the labels as they come.
