@@ -12,12 +12,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from mmcv.transforms import LoadAnnotations
 from mmengine.config import Config
 from mmengine.registry import Registry, init_default_scope
 from mmseg.evaluation import IoUMetric
 from mmseg.models import SegTTAModel
 from mmseg.models.segmentors import CascadeEncoderDecoder, EncoderDecoder
-from mmseg.registry import METRICS, MODELS
+from mmseg.registry import METRICS, MODELS, TRANSFORMS
 
 from mmseg_ltmi.evaluation import LogitAdjustmentSweep, LongTailIoUMetric
 from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
@@ -174,22 +175,61 @@ def set_per_class_file(cfg: Config, file: str | Path) -> None:
 def set_prediction_folder(cfg: Config, folder: str | Path) -> None:
     """Let a config's metric write the predicted label maps to a folder.
 
-    It is the first that is of the IoUMetric's kind, else the first.
+    It is the first that is of the IoUMetric's kind, else the first that is no sweep. Where the test
+    split has no labels, it does nothing else, and the other metrics are left out.
 
     Raises:
-        ValueError: the config has no metric.
+        ValueError: the config has no such metric.
     """
-    metrics = _test_metrics(cfg)
+    metrics = [
+        metric
+        for metric in _test_metrics(cfg)
+        if not is_a(METRICS, metric.get('type'), LogitAdjustmentSweep)
+    ]
     if not metrics:
-        raise ValueError('--out needs a metric that writes the label maps, in test_evaluator')
+        raise ValueError(
+            '--out needs a metric that writes the label maps: put '
+            "dict(type='LongTailIoUMetric', iou_metrics=['mIoU']) into test_evaluator"
+        )
 
-    def writes(metric: Any) -> bool:
-        kind = metric.get('type')
-        is_sweep = is_a(METRICS, kind, LogitAdjustmentSweep)
-        return is_a(METRICS, kind, IoUMetric) and not is_sweep
+    def is_iou(metric: Any) -> bool:
+        return is_a(METRICS, metric.get('type'), IoUMetric)
 
-    metric = next(filter(writes, metrics), metrics[0])
+    metric = next(filter(is_iou, metrics), metrics[0])
+    if class_of(METRICS, metric.get('type')) is IoUMetric:  # whose maps have 8 bits
+        metric.update(type='mmseg.LongTailIoUMetric', per_class_file=None)
     metric.update(output_dir=str(folder), keep_results=True)
+    if is_iou(metric) and not has_labels(cfg.test_dataloader.dataset):
+        metric['format_only'] = True
+        cfg.test_evaluator = metric
+        for part in unwrapped_configs(cfg.test_dataloader.dataset):
+            part['pipeline'] = _without_labels(part.get('pipeline') or [])
+        if cfg.get('tta_pipeline') is not None:
+            cfg.tta_pipeline = _without_labels(cfg.tta_pipeline)
+
+
+def has_labels(dataset: Any) -> bool:
+    """Whether the config of a data set, or its class, says where labels are, and loads them."""
+
+    def has(part: Any) -> bool:
+        folders = part.get('data_prefix')
+        steps = part.get('pipeline') or []
+        is_there = folders is None or folders.get('seg_map_path') is not None
+        return is_there and len(_without_labels(steps)) < len(steps)
+
+    return any(map(has, unwrapped_configs(dataset)))
+
+
+def _without_labels(pipeline: Any) -> list[Any]:
+    # TestTimeAug has a list of alternatives in each place.
+    steps: list[Any] = []
+    for step in pipeline:
+        if isinstance(step, (list, tuple)):
+            steps += [left] if (left := _without_labels(step)) else []
+        elif not is_a(TRANSFORMS, step.get('type'), LoadAnnotations):
+            inner = step.get('transforms')
+            steps.append(step if inner is None else {**step, 'transforms': _without_labels(inner)})
+    return steps
 
 
 def _test_metrics(cfg: Config) -> list[Any]:

@@ -22,6 +22,7 @@ from mmseg_ltmi.models.checkpoint_file import read_checkpoint, read_file
 from mmseg_ltmi.models.segmentors import last_head
 
 from .config_changes import (
+    has_labels,
     read_config,
     set_cpu_processes,
     set_mixed_precision,
@@ -109,7 +110,8 @@ def test(
         tau_test: how scores are read, 0 natural and 1 balanced; None leaves it to the config.
         operating_point: file of :func:`mmseg_ltmi.apis.choose`.
         per_class: .json or .csv file for a row per class.
-        out: folder for the predicted label maps.
+        out: folder for the predicted label maps. A test split without labels (no
+            ``data_prefix.seg_map_path``) is predicted and not judged.
         show: show predictions in a window.
         show_dir: folder for images of them.
         wait_time: seconds that each one is shown.
@@ -131,7 +133,12 @@ def test(
     own_type = cfg.model['type']
     set_reading(cfg, tau_test, operating_point)
     is_switched = cfg.model['type'] != own_type
+    judges = has_labels(cfg.test_dataloader.dataset)
     if per_class is not None:
+        if not judges:
+            raise ValueError(
+                'the test split has no labels (data_prefix.seg_map_path), which --per-class needs'
+            )
         set_per_class_file(cfg, per_class)
     if out is not None:
         set_prediction_folder(cfg, out)
@@ -140,6 +147,8 @@ def test(
     if tta:
         set_test_time_augmentation(cfg)
     runner = _build_runner(cfg, launcher)
+    if out is not None and not judges:
+        runner.logger.info(f'the test split has no labels: it is predicted, into {out}')
     model = runner.model
     while isinstance(model, (DistributedDataParallel, BaseTTAModel)):
         model = model.module

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from torch.utils.data import DataLoader
 
 from mmseg_ltmi.core.posterior import ClassMemory
 from mmseg_ltmi.core.priors import ClassPrior, PriorBuffer, build_class_prior
-from mmseg_ltmi.core.priors.dataset_parts import unwrapped
-from mmseg_ltmi.core.priors.label_histogram import LABEL_MAPS
+from mmseg_ltmi.core.priors.annotation_loader import lost_label, mmseg_label_files
+from mmseg_ltmi.core.priors.dataset_parts import dataset_parts, unwrapped
+from mmseg_ltmi.core.priors.label_histogram import LABEL_MAPS, LabelMapError
 from mmseg_ltmi.core.priors.label_space import check_trained_on
 from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.datasets import RareClassDataset
@@ -204,7 +206,12 @@ def split_loader(cfg: Config, split: str, num_workers: int | None = None) -> Dat
 
 
 def check_labels(dataset: Any, split: str) -> None:
-    """Raise ValueError where the first image of a data set has no label map, or a colour mask."""
+    """Refuse labels that cannot be judged by, before anything is.
+
+    Raises:
+        ValueError: the first image has no label map, a colour mask, or one of another size; or a
+            file has labels that mmsegmentation's LoadAnnotations makes others.
+    """
     if not len(dataset):
         raise ValueError(f'the {split} split has no images: check its folders and suffixes')
     try:
@@ -223,14 +230,30 @@ def check_labels(dataset: Any, split: str) -> None:
     if not has_labels:
         raise ValueError(
             f'the {split} split has no labels to compare with: give its data set '
-            'data_prefix.seg_map_path and its pipeline LoadAnnotations, or take another split'
+            'data_prefix.seg_map_path and its pipeline LoadAnnotations, or take another split. '
+            'mmseg-ltmi test --out FOLDER predicts images without labels'
         )
     shape = tuple(sample.gt_sem_seg.data.shape[-3:])
+    file = sample.metainfo.get('seg_map_path', f'the {split} split')
     if shape[0] != 1:  # PackSegInputs puts a channel before (H, W), and leaves (H, W, 3) as it is
+        raise ValueError(f'the label map of {file} has the shape {shape}: {LABEL_MAPS}')
+    size = sample.metainfo.get('ori_shape', shape[1:])
+    if shape[1:] != tuple(size):  # that of the predictions
         raise ValueError(
-            f'the label map of {sample.metainfo.get("seg_map_path", f"the {split} split")} has the '
-            f'shape {shape}: {LABEL_MAPS}'
+            f'the label map of {file} is {_size(shape[1:])} in the {split} split, its image '
+            f'{_size(size)}: put LoadAnnotations behind what resizes the images, or give label '
+            'maps of the size of the images'
         )
+    files: list[Any] = []
+    with suppress(ValueError):  # a wrapper whose images nobody knows
+        files = mmseg_label_files(dataset_parts(dataset))
+    for file in files:
+        if reason := lost_label(file):
+            raise LabelMapError(f'the label map {file} is not read as it is: {reason}')
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f'{shape[1]}x{shape[0]}'
 
 
 def measure(
@@ -291,12 +314,17 @@ def class_prior_of(
         metainfo: of the data set, with C ``classes``.
 
     Raises:
-        ValueError: there is none, or it is not C long, or it or the checkpoint is of other classes,
-            or it is of labels that were read otherwise.
+        ValueError: there is none, or it is not C long, or it or the model is of other classes, or
+            it is of labels that were read otherwise.
         FileNotFoundError: no such name or file.
     """
     check_trained(model, metainfo)
     classes = tuple(metainfo['classes'])
+    if last_head(model).num_classes != len(classes):
+        raise ValueError(
+            f'the model has {last_head(model).num_classes} classes, the data set has '
+            f'{len(classes)}: give the config and the checkpoint of its classes'
+        )
     found, whose = named, 'the class prior'
     if found is None:
         whose = "the model's class prior"

@@ -210,7 +210,8 @@ def estimates(
 def best_estimate(estimates: dict[str, tuple[float, float]]) -> str:
     """The candidate that gains most over the natural argmax where it gains less of the two.
 
-    It must gain a tenth of a point over every simpler one.
+    They are gone through from simple to complex, and one takes the place of the best so far if it
+    gains a tenth of a point more.
 
     Args:
         estimates: of :func:`estimates`; without any it is the natural argmax.

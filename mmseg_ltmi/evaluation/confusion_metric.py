@@ -28,7 +28,7 @@ class ConfusionMetric(BaseMetric):
             there after ``evaluate``, on rank 0, and holds the images of all ranks.
 
     Raises:
-        ValueError: ``width`` is negative.
+        ValueError: ``width`` is negative; in the evaluation, a prediction is no class.
     """
 
     confusion: Tensor
@@ -46,6 +46,11 @@ class ConfusionMetric(BaseMetric):
         classes = self.num_classes
         for sample in data_samples:
             decided = sample['pred_sem_seg']['data'].squeeze(0).cpu()
+            if decided.numel() and int(decided.max()) >= classes:
+                raise ValueError(
+                    f'the model predicts class {int(decided.max())}, the data set has {classes} '
+                    'classes (0 to C-1): give the config and the checkpoint of its classes'
+                )
             label = labels_or_spare(
                 sample['gt_sem_seg']['data'].squeeze(0).cpu().long(), classes, self.ignore_index
             )

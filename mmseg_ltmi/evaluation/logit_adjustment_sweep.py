@@ -32,6 +32,7 @@ from .per_class import (
     what_is_left_out,
     write_rows,
 )
+from .run_folder import in_run_folder
 
 
 @METRICS.register_module()
@@ -45,11 +46,13 @@ class LogitAdjustmentSweep(IoUMetric):
     Args:
         class_prior: as for LogitAdjustedLoss; None takes that of the LTMI head that predicts.
         taus: the values of ``tau_test``.
-        per_class_file: where to write a row per class; ``{tau}`` in the name is replaced.
+        per_class_file: where to write a row per class, ``.json`` or ``.csv``; ``{tau}`` in the name
+            is replaced. A relative path lies in the folder of the run's log.
         kwargs: as for IoUMetric.
 
     Raises:
-        ValueError: in the evaluation, no prior is known, or it differs from that of the LTMI head,
+        ValueError: ``per_class_file`` has another suffix, or one name for several taus; in the
+            evaluation, no prior is known, or it differs from that of the LTMI head,
             or a ``tau_test`` acts on the queries of a mask classifier.
     """
 
@@ -71,6 +74,14 @@ class LogitAdjustmentSweep(IoUMetric):
         self._opinions = 1.0
         self.taus = tuple(sorted(taus))
         self.per_class_file = per_class_file
+        if per_class_file is not None and len(set(map(self._file_of, self.taus))) < len(self.taus):
+            raise ValueError(
+                f'per_class_file={per_class_file!r} has one name for {len(self.taus)} taus: put '
+                "{tau} into it, as 'sweep_tau{tau}.json'"
+            )
+
+    def _file_of(self, tau: float) -> str:
+        return str(self.per_class_file).replace('{tau}', f'{tau:g}')
 
     def prior(self) -> ClassPrior:
         """The named prior, or the model's."""
@@ -141,7 +152,7 @@ class LogitAdjustmentSweep(IoUMetric):
             metrics.update({f'tau{tau:g}/{key}': value for key, value in means.items()})
             table.add_row([f'{tau:g}', *(number(means.get(column)) for column in COLUMNS)])
             if self.per_class_file is not None:
-                write_rows(rows, self.per_class_file.format(tau=f'{tau:g}'))
+                write_rows(rows, in_run_folder(self._file_of(tau)))
         text = f'operating points:\n{table.get_string()}'
         # Which classes have a label is the same at each tau; what is predicted is not.
         if left_out := what_is_left_out(rows, with_predicted=False):

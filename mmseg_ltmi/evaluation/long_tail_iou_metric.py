@@ -6,7 +6,6 @@ import logging
 import re
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,12 @@ from torch import Tensor
 
 from mmseg_ltmi.core.class_names import distinct_names, shortened
 from mmseg_ltmi.core.posterior import decision_areas, labels_or_spare
+from mmseg_ltmi.core.priors import ClassPrior
 from mmseg_ltmi.core.priors.label_space import check_ignored_is_free
 from mmseg_ltmi.prior_message import announced_prior
 
 from .area_rows import class_rows
+from .label_map_folder import LabelMapFolder
 from .metric_prior import check_groups, read_metric_prior
 from .per_class import (
     GROUPS,
@@ -32,6 +33,7 @@ from .per_class import (
     what_is_left_out,
     write_rows,
 )
+from .run_folder import in_run_folder
 
 
 @METRICS.register_module()
@@ -49,6 +51,9 @@ class LongTailIoUMetric(IoUMetric):
     class as that number instead, in IoUMetric's results. A pixel whose label is neither a class
     nor ``ignore_index`` takes no part, with a warning.
 
+    ``output_dir`` has a label map for each image. Where two images have the same name, the maps lie
+    in the images' subfolders, and with more than 256 labels they have 16 bits.
+
     Args:
         args: as for IoUMetric.
         class_prior: as for LogitAdjustedLoss; None takes that of the LTMI head that predicts, and
@@ -59,7 +64,7 @@ class LongTailIoUMetric(IoUMetric):
         kwargs: as for IoUMetric.
 
     Raises:
-        ValueError: ``per_class_file`` has another suffix; in the evaluation, a class prior that
+        ValueError: ``per_class_file`` has another suffix; at the first image, a class prior that
             does not fit the data set's classes, or that groups them otherwise than the LTMI head's.
     """
 
@@ -72,9 +77,11 @@ class LongTailIoUMetric(IoUMetric):
     ) -> None:
         check_suffix(per_class_file)
         super().__init__(*args, **kwargs)
+        self.label_maps = None if self.output_dir is None else LabelMapFolder(self.output_dir)
         self.class_prior = class_prior
         self.per_class_file = per_class_file
         self._has_warned = False
+        self._prior: ClassPrior | None = None
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Store the areas of each image."""
@@ -82,7 +89,14 @@ class LongTailIoUMetric(IoUMetric):
             self._has_warned = False
             num_classes = len(self.dataset_meta['classes'])
             check_ignored_is_free(self.ignore_index, num_classes, type(self).__name__)
+            if not self.format_only:
+                self._prior = self._find_prior()  # before the images are judged, not after
+        output_dir, self.output_dir = self.output_dir, None  # IoUMetric's have 8 bits, and one name
         super().process(data_batch, data_samples)
+        self.output_dir = output_dir
+        if self.label_maps is not None:
+            for sample in data_samples:
+                self._write_label_map(self.label_maps, sample)
         if self.format_only or self._has_warned:
             return
         for sample, areas in zip(data_samples, self.results[-len(data_samples) :], strict=True):
@@ -100,6 +114,13 @@ class LongTailIoUMetric(IoUMetric):
                     logging.WARNING,
                 )
                 return
+
+    def _write_label_map(self, label_maps: LabelMapFolder, sample: dict) -> None:
+        # As IoUMetric does: the data set's own numbers, from 1 where its label 0 is left out.
+        first = int(sample.get('reduce_zero_label') or 0)
+        decided = sample['pred_sem_seg']['data'].cpu().numpy() + first
+        decided = decided.reshape(decided.shape[-2:])  # of (1, H, W)
+        label_maps.write(sample['img_path'], decided, len(self.dataset_meta['classes']) + first)
 
     @staticmethod
     def intersect_and_union(
@@ -137,7 +158,8 @@ class LongTailIoUMetric(IoUMetric):
     def compute_metrics(self, results: list) -> dict[str, float]:
         """IoUMetric's results and those named above."""
         if self.format_only:
-            return super().compute_metrics(results)
+            print_log(f'the label maps are in {self.output_dir}', 'current')
+            return {}
         of_images = [torch.stack(column) for column in zip(*results, strict=True)]
         images = (of_images[3] > 0).sum(0).tolist()
         areas = torch.stack([column.sum(0) for column in of_images]).double()
@@ -146,11 +168,7 @@ class LongTailIoUMetric(IoUMetric):
             metrics = super().compute_metrics([tuple(areas.float())])  # its own precision
             stock = self._stock_means(areas.float())
         classes = self.dataset_meta['classes']
-        prior = read_metric_prior(self.class_prior, self.dataset_meta)
-        model = announced_prior(len(classes))
-        if prior is not None and model is not None:
-            check_groups(prior, model)
-        rows = class_rows(areas, classes, prior or model, images)
+        rows = class_rows(areas, classes, self._prior or self._find_prior(), images)
         means = overall_means(rows) | group_means(rows)
         means |= group_means(rows, 'image_group', '_by_images')
         # Of the same numbers; but the user may want another one in the place of nan.
@@ -163,10 +181,17 @@ class LongTailIoUMetric(IoUMetric):
         print_log(f'\n{_group_table(rows)}', logger)
         _log_what_is_left_out(rows, metrics, stock, logger)
         if self.per_class_file is not None:
-            path = _in_run_folder(self.per_class_file, logger)
+            path = in_run_folder(self.per_class_file)
             write_rows(rows, path)
             print_log(f'a row per class: {path}', logger)
         return metrics
+
+    def _find_prior(self) -> ClassPrior | None:
+        prior = read_metric_prior(self.class_prior, self.dataset_meta)
+        model = announced_prior(len(self.dataset_meta['classes']))
+        if prior is not None and model is not None:
+            check_groups(prior, model)
+        return prior or model
 
     def _stock_means(self, areas: Tensor) -> dict[str, float]:
         scores = IoUMetric.total_area_to_metrics(*areas, self.metrics, self.nan_to_num, self.beta)
@@ -205,11 +230,6 @@ def _by_key(rows: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     # Loggers refuse other characters (MLflow), or read a slash as a folder (TensorBoard).
     keys = distinct_names(re.sub(r'[^\w.\- ]', '_', shortened(row['class'], 80)) for row in rows)
     return list(zip(keys, rows, strict=True))
-
-
-def _in_run_folder(file: str, logger: MMLogger) -> Path:
-    log_file = getattr(logger, 'log_file', None)
-    return Path(file) if log_file is None else Path(log_file).parent / file
 
 
 def _group_table(rows: list[dict[str, Any]]) -> str:

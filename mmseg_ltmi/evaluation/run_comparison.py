@@ -18,6 +18,9 @@ from .per_class import COLUMNS, number, summary, what_is_left_out
 SEED = re.compile(r'[-_.](?:seed|s)[-_]?(\d+)$')
 """What the name of a run ends in when runs differ by seed only: -seed0, _s1, .seed_2."""
 
+TIMESTAMP = re.compile(r'\d{8}_\d{6}')
+"""The folder of a run's log in its work dir."""
+
 TEST = 'mmseg-ltmi test CONFIG CHECKPOINT --per-class FILE'
 
 
@@ -58,42 +61,54 @@ class Interval(NamedTuple):
 def read_run(path: str | Path, pattern: re.Pattern = SEED, reading: str = '') -> ScoredRun:
     """A run from its work dir or from a ``per_class.json`` / ``.csv`` file.
 
-    Of several files below a work dir the newest counts. The name is the work dir's, or the
-    file's when a file is given. ``reading`` takes ``per_class/READING.json`` of a work dir, which
-    mmseg-ltmi choose writes, instead.
+    Of several files below a work dir the newest counts. The name is the work dir's, also of a
+    file that lies there under one of the names that this package gives, or else the file's.
+    ``reading``, as 'tau by mIoU' or 'tau_by_mIoU', takes ``per_class/READING.json`` of a work dir,
+    which mmseg-ltmi choose writes, instead.
 
     Raises:
         FileNotFoundError: no such path, or nothing in it.
         ValueError: a file of another format, or a ``reading`` of a file.
     """
     path = Path(path)
-    file = path
+    file, reading = path, reading.replace(' ', '_')
     if reading and path.is_file():
         raise ValueError(f'{path} is one reading already: give work dirs, or leave {reading!r} out')
     if path.is_dir():
-        names = [f'per_class/{reading}.json'] if reading else ['per_class*.json', 'per_class*.csv']
+        names = [f'per_class/{reading}.json'] if reading else ['per_class.json', 'per_class.csv']
         found = [file for name in names for file in path.rglob(name)]
+        if not reading and not found:
+            found = [*path.rglob('per_class*.json'), *path.rglob('per_class*.csv')]
         if not found:
             how = (
                 'read it so with mmseg-ltmi choose'
                 if reading
                 else f'evaluate it with LongTailIoUMetric, or with {TEST}'
             )
-            raise FileNotFoundError(f'{path} holds no {names[0].replace("*", "")}: {how}')
+            raise FileNotFoundError(f'{path} holds no {names[0]}: {how}')
         file = max(found, key=lambda f: f.stat().st_mtime)
     elif not path.is_file():
         raise FileNotFoundError(f'there is no run {path}')
-    name = path.resolve().name if path.is_dir() else path.stem
+    name = path.resolve().name if path.is_dir() else _name_of(path)
     match = pattern.search(name)
     seed = '' if match is None else match.group(1) if match.groups() else match.group(0)
     return ScoredRun(pattern.sub('', name), seed, file, _rows(file))
+
+
+def _name_of(file: Path) -> str:
+    folder = file.resolve().parent
+    if not file.stem.startswith('per_class') and folder.name != 'per_class':
+        return file.stem
+    while folder.name in ('per_class', 'operating_point') or TIMESTAMP.fullmatch(folder.name):
+        folder = folder.parent
+    return folder.name
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
     numbers = ('prior', 'pixels', 'IoU', 'Acc', 'Precision')
     try:
         if file.suffix == '.csv':
-            with file.open(newline='', encoding='utf-8') as stream:
+            with file.open(newline='', encoding='utf-8-sig') as stream:  # as Excel saves it
                 rows: list = list(csv.DictReader(stream))
         else:
             rows = json.loads(file.read_text(encoding='utf-8'))

@@ -102,6 +102,11 @@ def test_the_prior_of_a_metric_is_compared_before_training(root):
     with pytest.raises(ValueError, match=r"the metric's class_prior \(own\) and .*another order"):
         Runner.from_cfg(cfg).train()
     assert not list(root.glob('work/*.pth'))
+    cfg = evaluated(class_prior='prior_typo.json')
+    Runner.from_cfg(cfg).train()  # the metric takes the head's
+    cfg.model.decode_head = segmentor(ltmi=False)['decode_head']
+    with pytest.raises(FileNotFoundError, match='prior_typo.json'):
+        Runner.from_cfg(cfg).train()
 
 
 def test_a_run_without_this_package_is_left_alone():

@@ -7,10 +7,11 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 from mmseg.evaluation import IoUMetric
+from PIL import Image
 
 from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.evaluation import LogitAdjustmentSweep, LongTailIoUMetric, class_rows
-from mmseg_ltmi.prior_message import announce_reading, announced_reading
+from mmseg_ltmi.prior_message import announce_prior, announce_reading, announced_reading
 
 CLASSES = ('a', 'b', 'c', 'd')
 
@@ -157,3 +158,59 @@ def test_nothing_is_labelled():
     ):
         found = evaluate(metric, nothing)
         assert all(math.isnan(v) for k, v in found.items() if 'mIoU' in k or 'fwIoU' in k)
+
+
+def test_a_wrong_prior_is_refused_at_the_first_image():
+    metric = LongTailIoUMetric(class_prior='prior_typo.json', per_class_file=None)
+    metric.dataset_meta = {'classes': CLASSES}
+    with pytest.raises(FileNotFoundError, match='prior_typo.json'):
+        metric.process({}, SAMPLES)
+    announce_prior(ClassPrior([8, 1, 2, 4]))
+    metric = LongTailIoUMetric(class_prior=[8, 4, 2, 1], per_class_file=None)
+    metric.dataset_meta = {'classes': CLASSES}
+    with pytest.raises(ValueError, match='is another one than that of the model'):
+        metric.process({}, SAMPLES)
+
+
+def of_image(path, pred, **more):
+    return {'img_path': path, **sample(pred, pred), **more}
+
+
+def test_label_maps_keep_their_numbers_and_their_names(tmp_path):
+    names = [str(i) for i in range(300)]
+    how = dict(ignore_index=65535, per_class_file=None)
+    metric = LongTailIoUMetric(output_dir=str(tmp_path / 'new/maps'), **how)
+    metric.dataset_meta = {'classes': names}
+    metric.process({}, [of_image('a.jpg', [[0, 255], [256, 299]])])
+    read = np.asarray(Image.open(tmp_path / 'new/maps/a.png'))
+    assert read.tolist() == [[0, 255], [256, 299]]
+
+    # As IoUMetric's where 8 bits do.
+    paths = [str(tmp_path / f'data/cam{i}/0001.jpg') for i in range(2)]
+    for kind in (IoUMetric, LongTailIoUMetric):
+        folder = tmp_path / kind.__name__
+        metric = kind(output_dir=str(folder))
+        metric.dataset_meta = {'classes': CLASSES}
+        if kind is LongTailIoUMetric:
+            metric.label_maps.keep_apart(paths)
+        images = [
+            of_image(p, [[i, 3], [0, 0]], reduce_zero_label=True) for i, p in enumerate(paths)
+        ]
+        metric.process({}, images)
+    assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob('*.png')) == [
+        'cam0/0001.png', 'cam1/0001.png'
+    ]  # fmt: skip
+    last = [np.asarray(Image.open(p)) for p in (tmp_path / 'IoUMetric').glob('*.png')]
+    ours = np.asarray(Image.open(folder / 'cam1/0001.png'))
+    assert ours.dtype == np.uint8 and ours.tolist() == last[0].tolist() == [[2, 4], [1, 1]]
+    metric.label_maps.keep_apart(['x/a.jpg', 'x/b.jpg'])
+    metric.process({}, [of_image('x/a.jpg', [[0]])])
+    assert (folder / 'a.png').is_file()
+
+
+def test_a_sweep_writes_a_file_for_each_tau(tmp_path):
+    with pytest.raises(ValueError, match='has one name for 3 taus: put {tau} into it'):
+        LogitAdjustmentSweep(PRIOR, per_class_file='sweep.json')
+    metric = LogitAdjustmentSweep(PRIOR, (0, 0.5), per_class_file=f'{tmp_path}/sweep_{{tau}}.json')
+    evaluate(metric, [sample([[0]], [[0]], torch.zeros(4, 1, 1))])
+    assert {'sweep_0.json', 'sweep_0.5.json'} == {p.name for p in tmp_path.rglob('*.json')}

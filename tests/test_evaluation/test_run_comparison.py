@@ -135,3 +135,30 @@ def test_tool(tmp_path):
     assert {p.name for p in (tmp_path / 'out').iterdir()} == {
         'comparison.md', 'difference.png', 'iou_by_frequency.png'
     }  # fmt: skip
+
+
+def test_a_file_in_a_work_dir_has_its_name(tmp_path):
+    files = [
+        write(tmp_path / f'{name}-seed1/{place}.json', (90, 50, 10))
+        for name, place in (('ce', '20261128_031500/per_class'), ('ltmi', 'per_class'))
+    ]
+    files.append(write(tmp_path / 'own-seed1/operating_point/per_class/natural.json', (90, 50, 20)))
+    assert list(by_name([read_run(file) for file in files])) == ['ce', 'ltmi', 'own']
+
+
+def test_rows_of_a_sweep_are_not_those_of_the_run(tmp_path):
+    write(tmp_path / 'ce/2026/per_class.json', (90, 50, 10))
+    newest = write(tmp_path / 'ce/2026/per_class_tau1.json', (1, 1, 1))
+    os.utime(newest, (2e9, 2e9))
+    assert read_run(tmp_path / 'ce').rows[0]['IoU'] == 90
+
+
+def test_a_reading_is_named_as_choose_names_it(tmp_path):
+    write(tmp_path / 'ce/operating_point/per_class/tau_by_mIoU.json', (90, 50, 10))
+    assert read_run(tmp_path / 'ce', reading='tau by mIoU').rows[2]['IoU'] == 10
+
+
+def test_a_csv_that_a_spreadsheet_has_saved(tmp_path):
+    file = write(tmp_path / 'a.csv', (90, 50, 10))
+    file.write_text(file.read_text(), encoding='utf-8-sig')
+    assert read_run(file).rows[0]['class'] == 'a'

@@ -1,5 +1,6 @@
 """Which runs are trained and judged, by commands that are only seemingly run."""
 
+import json
 import os
 import shutil
 import signal
@@ -290,3 +291,21 @@ def test_tables_are_of_the_readings_that_there_are(tmp_path):
     lines = (out / 'runs.csv').read_text().splitlines()
     assert lines[0] == 'reading,row,seed,mIoU,mIoU_head,mIoU_medium,mIoU_tail,mAcc'
     assert lines[1:] == [f'natural,{row},0,41.67,75.0,50.0,0.0,58.33' for row in 'ab']
+
+
+def test_rows_that_are_judged_on_other_images_have_a_table_of_their_own(tmp_path):
+    """As those of studies/camvid_drives.py, which hold out another drive each."""
+    runs = [make(tmp_path, row) for row in 'abc']
+    assert work(*runs)[0] == []
+    file = runs[1].judgement / 'per_class/natural.json'
+    rows = json.loads(file.read_text())
+    rows[0]['pixels'] += 1
+    write_json(file, rows)
+    text = make_tables(Study(runs, ['a', 'b', 'c'], JUDGE), tmp_path / 'out')
+    assert [line for line in text.splitlines() if line.startswith('## ')] == [
+        '## natural-a', '## natural-b', '## All readings'
+    ]  # fmt: skip
+    assert (tmp_path / 'out/natural-b/comparison.md').is_file()
+    assert [line[:11] for line in (tmp_path / 'out/runs.csv').read_text().splitlines()[1:]] == [
+        'natural,a,0', 'natural,b,0', 'natural,c,0'
+    ]  # fmt: skip

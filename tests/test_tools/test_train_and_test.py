@@ -76,6 +76,7 @@ def cascade(**changes):
             ),
             tta_model=dict(type='SegTTAModel'),
             test_evaluator=[dict(type='LogitAdjustmentSweep'), dict(type='IoUMetric')],
+            test_dataloader=dict(dataset=dict(pipeline=[dict(type='LoadAnnotations')])),
             **changes,
         )
     )
@@ -103,8 +104,9 @@ def test_the_last_head_and_the_metric_are_found():
         set_reading(cfg, 0.5)
     with pytest.raises(ValueError, match='LogitAdjustmentSweep'):
         set_per_class_file(cfg, 'rows.csv')
-    with pytest.raises(ValueError, match='needs a metric'):
-        set_prediction_folder(Config(dict(model=cfg.model)), 'out')
+    for metrics in ([], cfg.test_evaluator):  # a sweep writes none
+        with pytest.raises(ValueError, match='needs a metric that writes the label maps: put dict'):
+            set_prediction_folder(Config(dict(model=cfg.model, test_evaluator=metrics)), 'out')
 
 
 FORMS = lambda t: t.__name__, lambda t: f'mmseg.{t.__name__}', lambda t: t

@@ -8,9 +8,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmseg.registry import DATASETS
+from PIL import Image
 
 from mmseg_ltmi.apis import choose, runs
 from mmseg_ltmi.apis.browse import browse
@@ -20,7 +22,7 @@ from mmseg_ltmi.apis.trained_model import class_prior_of, load_model, split_data
 from mmseg_ltmi.cli import main
 from mmseg_ltmi.core.priors import ClassPrior
 from mmseg_ltmi.datasets import LongTailShapesDataset
-from mmseg_ltmi.evaluation import choosing
+from mmseg_ltmi.evaluation import ConfusionMetric, choosing
 from mmseg_ltmi.evaluation.per_class import summary
 
 ROOT = Path(__file__).parents[2]
@@ -474,7 +476,68 @@ def test_a_data_set_with_classes_in_another_order_is_refused(folder, cfg, tmp_pa
 
 def test_a_prior_of_another_number_of_classes_than_the_data_set(folder, cfg):
     model = load_model(read_config(cfg), folder / 'small.pth')
-    with pytest.raises(ValueError, match="the model's class prior has 13 classes, .* set has 2"):
+    with pytest.raises(ValueError, match='the model has 13 classes, the data set has 2'):
         class_prior_of(None, cfg, model, dict(classes=('a', 'b')))
-    with pytest.raises(ValueError, match='the class prior has 3 classes, the data set has 2'):
-        class_prior_of([3, 2, 1], cfg, model, dict(classes=('a', 'b')))
+    with pytest.raises(ValueError, match='the class prior has 3 classes, the data set has 13'):
+        class_prior_of([3, 2, 1], cfg, model, dict(classes=tuple('abcdefghijklm')))
+
+
+def own_split(folder, tmp_path, label, load):
+    """A test split of one image of 64x64 and its label map."""
+    image = next((folder / 'data').rglob('*.png'))
+    for name, file in (('img', image), ('ann', label)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / '0.png').write_bytes(file.read_bytes())
+    return dict(
+        type='BaseSegDataset',
+        data_prefix=dict(img_path=str(tmp_path / 'img'), seg_map_path=str(tmp_path / 'ann')),
+        metainfo=dict(classes=LongTailShapesDataset.METAINFO['classes']),
+        pipeline=[dict(type='LoadImageFromFile'), *load, dict(type='PackSegInputs')],
+        img_suffix='.png',
+    )
+
+
+def test_labels_that_nothing_can_be_judged_by(folder, cfg, tmp_path):
+    label, load = tmp_path / 'label.png', dict(type='LoadAnnotations')
+    Image.fromarray(np.full((64, 64), 300, np.uint16)).save(label)
+    split = own_split(folder, tmp_path, label, [load])
+    cfg.test_dataloader.dataset = split
+    for look in (choose, explain, by_testing(folder)):
+        with pytest.raises(ValueError, match=r'ann/0.png is not read as it is: it has the label 3'):
+            look(cfg, folder / 'small.pth')
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / 'ann/0.png')
+    split['pipeline'].insert(2, dict(type='Resize', scale=(96, 96)))
+    cfg.test_dataloader.dataset = split
+    for look in (choose, explain, by_testing(folder)):
+        with pytest.raises(ValueError, match='is 96x96 in the test split, its image 64x64: put Lo'):
+            look(cfg, folder / 'small.pth')
+
+
+@pytest.mark.parametrize('views', [False, True])
+def test_images_without_labels_are_predicted(folder, cfg, tmp_path, capsys, views):
+    image = next((folder / 'data').rglob('*.png'))
+    load = [dict(type='LoadAnnotations')]
+    split = own_split(folder, tmp_path, image, load)
+    del split['data_prefix']['seg_map_path']
+    cfg.test_dataloader.dataset = split
+    if views:
+        flips = [dict(type='RandomFlip', prob=p) for p in (0.0, 1.0)]
+        steps = [flips, load, [dict(type='PackSegInputs')]]
+        cfg.tta_pipeline = [split['pipeline'][0], dict(type='TestTimeAug', transforms=steps)]
+        cfg.tta_model = dict(type='SegTTAModel')
+    cfg.test_evaluator = [dict(type='LogitAdjustmentSweep'), dict(type='IoUMetric')]
+    out, files = tmp_path / 'maps', (folder / 'small.pth', tmp_path / 'test')
+    assert runs.test(cfg, *files, out=out, tta=views) == {}
+    assert [p.name for p in out.iterdir()] == ['0.png']
+    assert np.asarray(Image.open(out / '0.png')).shape == (64, 64)
+    with pytest.raises(ValueError, match='has no labels .*, which --per-class needs'):
+        runs.test(cfg, *files, out=out, per_class='rows.json')
+    with pytest.raises(ValueError, match='has no labels .* --out FOLDER predicts images without'):
+        runs.test(cfg, *files)
+
+
+def test_a_prediction_that_is_no_class_is_not_counted_as_another():
+    metric = ConfusionMetric(3)
+    wrong = {name: {'data': torch.tensor([[[3, 1]]])} for name in ('pred_sem_seg', 'gt_sem_seg')}
+    with pytest.raises(ValueError, match='predicts class 3, the data set has 3 classes'):
+        metric.process({}, [wrong])

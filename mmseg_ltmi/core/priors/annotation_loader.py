@@ -105,6 +105,17 @@ def lost_label(path: Any) -> str:
     )
 
 
+def mmseg_label_files(parts: list[Any]) -> list[Any]:
+    """The files that mmsegmentation's own LoadAnnotations reads, each once; of data set parts."""
+    files = {
+        part.dataset.get_data_info(image).get('seg_map_path'): None
+        for part in parts
+        if is_mmseg_own(find_label_loader(part.dataset))
+        for image in part.indices
+    }
+    return list(files)
+
+
 def _read_mapped(load: Any, info: dict) -> np.ndarray:
     plain = copy(load)
     plain.reduce_zero_label = False

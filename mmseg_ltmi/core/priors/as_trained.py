@@ -13,11 +13,10 @@ import numpy as np
 import torch
 
 from ..progress import progress_bar
-from .annotation_loader import find_label_loader, is_mmseg_own, label_path, lost_label
+from .annotation_loader import label_path, lost_label, mmseg_label_files
 from .count_report import CountReport, report_counts
 from .counting import LabelCounts, count_in_batches
 from .dataset_parts import (
-    Part,
     common_classes,
     common_ignore_index,
     common_labels,
@@ -77,7 +76,7 @@ def count_as_trained(
     checked = LabelCounts(len(classes))
     count_in_batches(
         _check_file,
-        _mmseg_label_files(parts),
+        mmseg_label_files(parts),
         num_workers,
         lambda _, counts: checked.add_all(counts, strict, lambda: None),
     )
@@ -122,17 +121,6 @@ def sample_labels(data: dict) -> np.ndarray:
     if 'data_samples' in data:
         return data['data_samples'].gt_sem_seg.data[0].numpy()
     return data['gt_seg_map']
-
-
-def _mmseg_label_files(parts: list[Part]) -> list[Any]:
-    # Those that mmsegmentation's own LoadAnnotations reads, each once.
-    files = {
-        part.dataset.get_data_info(image).get('seg_map_path'): None
-        for part in parts
-        if is_mmseg_own(find_label_loader(part.dataset))
-        for image in part.indices
-    }
-    return list(files)
 
 
 def _check_file(path: Any) -> ImageCount:

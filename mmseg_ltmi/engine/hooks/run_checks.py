@@ -294,8 +294,10 @@ def check_named_priors(model: nn.Module, metrics: list[Any], dataset: Any) -> No
     for metric in metrics if classes else ():
         try:
             prior = read_metric_prior(getattr(metric, 'class_prior', None), metainfo)
-        except FileNotFoundError:  # the metric may take the model's, once that predicts
-            continue
+        except FileNotFoundError:
+            if any(isinstance(part, LTMIHeadMixin) for part in model.modules()):
+                continue  # the metric takes the head's, once that predicts
+            raise
         if prior is not None:
             check_classes(prior, classes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from mmengine.hooks import RuntimeInfoHook
@@ -13,7 +14,7 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import HOOKS
 
 from mmseg_ltmi.core.priors import PriorBuffer
-from mmseg_ltmi.core.priors.dataset_parts import unwrapped
+from mmseg_ltmi.core.priors.dataset_parts import distinct_images, image_file, unwrapped
 from mmseg_ltmi.core.state_dict_hooks import forget_classes
 from mmseg_ltmi.models.checkpoint_file import trained_labels
 from mmseg_ltmi.models.decode_heads.knet_head import check_wrapped
@@ -126,6 +127,7 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         """Compare the val set with what the model was trained on; errors as the class says."""
         super().before_val(runner)
         forget_announcements()
+        _place_label_maps(runner.val_loop)
         self._compare(runner, runner.val_loop, 'the val set')
 
     def before_test(self, runner: Runner) -> None:
@@ -133,6 +135,7 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         super().before_test(runner)
         forget_announcements()
         check_views(runner.model, _metrics_of(runner.test_loop))
+        _place_label_maps(runner.test_loop)
         if any(map(_is_ours, [*runner.model.modules(), *_metrics_of(runner.test_loop)])):
             _check_cascades(runner)
             _warn(runner, [raw_decision_warning(runner.model)])
@@ -175,6 +178,14 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
 
 def _metrics_of(loop: Any) -> list[Any]:
     return getattr(getattr(loop, 'evaluator', None), 'metrics', [])
+
+
+def _place_label_maps(loop: Any) -> None:
+    folders = [getattr(metric, 'label_maps', None) for metric in _metrics_of(loop)]
+    for folder in filter(None, folders):
+        with suppress(ValueError):  # a wrapper whose images nobody knows
+            images = distinct_images(loop.dataloader.dataset)
+            folder.keep_apart([file for image in images if (file := image_file(*image))])
 
 
 def _warn(runner: Runner, texts: Iterable[str]) -> None:
