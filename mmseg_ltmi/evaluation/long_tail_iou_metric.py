@@ -77,7 +77,9 @@ class LongTailIoUMetric(IoUMetric):
     ) -> None:
         check_suffix(per_class_file)
         super().__init__(*args, **kwargs)
-        self.label_maps = None if self.output_dir is None else LabelMapFolder(self.output_dir)
+        folder: str | None = self.output_dir
+        self.label_maps = None if folder is None else LabelMapFolder(folder)
+        self.output_dir: str | None = None  # IoUMetric's maps have 8 bits, and one name
         self.class_prior = class_prior
         self.per_class_file = per_class_file
         self._has_warned = False
@@ -91,9 +93,7 @@ class LongTailIoUMetric(IoUMetric):
             check_ignored_is_free(self.ignore_index, num_classes, type(self).__name__)
             if not self.format_only:
                 self._prior = self._find_prior()  # before the images are judged, not after
-        output_dir, self.output_dir = self.output_dir, None  # IoUMetric's have 8 bits, and one name
         super().process(data_batch, data_samples)
-        self.output_dir = output_dir
         if self.label_maps is not None:
             for sample in data_samples:
                 self._write_label_map(self.label_maps, sample)
@@ -158,7 +158,8 @@ class LongTailIoUMetric(IoUMetric):
     def compute_metrics(self, results: list) -> dict[str, float]:
         """IoUMetric's results and those named above."""
         if self.format_only:
-            print_log(f'the label maps are in {self.output_dir}', 'current')
+            if self.label_maps is not None:
+                print_log(f'the label maps are in {self.label_maps.folder}', 'current')
             return {}
         of_images = [torch.stack(column) for column in zip(*results, strict=True)]
         images = (of_images[3] > 0).sum(0).tolist()
