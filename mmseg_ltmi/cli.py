@@ -13,8 +13,10 @@ import runpy
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dis import opmap
 from importlib import import_module
 from pathlib import Path
+from types import TracebackType
 
 from .version import __version__
 
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         if isinstance(error, (RuntimeError, ValueError)) and not _is_ours(error):
             raise
-        if isinstance(error, BrokenPipeError) and _is_ours(error):
+        if isinstance(error, BrokenPipeError) and _is_from_here(error):
             # Whoever read what we print has ended, as head does. Python flushes once more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
@@ -74,10 +76,27 @@ def _run_script(script: str, arguments: list[str]) -> int:
 def _is_ours(error: BaseException) -> bool:
     """Whether this package has raised an error to say what a user can mend.
 
-    From elsewhere the error may be anyone's mistake, and its traceback says whose.
+    From elsewhere the error may be anyone's mistake, and its traceback says whose. What C code
+    raises, as an operator of torch does, has the line of ours that called it as its innermost one,
+    but no ``raise`` stands there.
     """
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return PACKAGE in Path(frames[-1].f_code.co_filename).resolve().parents
+    end = _innermost(error)
+    code = end.tb_frame.f_code.co_code
+    return _is_from_here(error) and code[end.tb_lasti] == opmap['RAISE_VARARGS']
+
+
+def _is_from_here(error: BaseException) -> bool:
+    """Whether the innermost line of Python is this package's, which may have called C code."""
+    file = _innermost(error).tb_frame.f_code.co_filename
+    return PACKAGE in Path(file).resolve().parents
+
+
+def _innermost(error: BaseException) -> TracebackType:
+    end = error.__traceback__
+    assert end is not None  # of an error that was raised
+    while end.tb_next is not None:
+        end = end.tb_next
+    return end
 
 
 def _where_data_lies(error: OSError) -> str:

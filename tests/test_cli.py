@@ -219,6 +219,28 @@ def test_a_mistake_in_the_program_keeps_its_traceback(monkeypatch):
         main(['compare', 'a'])
 
 
+def test_an_operators_error_in_our_code_keeps_its_traceback(monkeypatch, capsys):
+    """C code has no frame, so the innermost one is this package's, as of a message for users."""
+    import torch
+
+    from mmseg_ltmi.apis.empty_split import naming_empty_split
+    from mmseg_ltmi.core.pixel_maps import class_means
+
+    def broken(args):
+        class_means(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 2).long(), 4)
+
+    def meant(args):
+        with naming_empty_split('test', {}) as check_length:
+            check_length([])
+
+    monkeypatch.setattr('mmseg_ltmi.apis.commands.compare', broken)
+    with pytest.raises(RuntimeError, match='size'):
+        main(['compare', 'a'])
+    monkeypatch.setattr('mmseg_ltmi.apis.commands.compare', meant)
+    assert main(['compare', 'a']) == 1
+    assert capsys.readouterr().err.startswith('mmseg-ltmi compare: the test split has no images')
+
+
 def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
     def stopped(args):
         raise KeyboardInterrupt
