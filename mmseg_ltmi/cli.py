@@ -21,6 +21,7 @@ from types import TracebackType
 from .version import __version__
 
 PACKAGE = Path(__file__).parent
+PICTURE = 'picture to write, .png, .jpg, .pdf, .svg, ...'
 SPLITS = ('train', 'val', 'test')
 CHOICES = (
     'auto',
@@ -214,7 +215,7 @@ def _count(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', type=Path, required=True, metavar='FILE', help='JSON to write')
     _add_split(parser, 'train')
     parser.add_argument(
-        '--plot', type=Path, metavar='FILE', help='PNG to write; default: beside --out'
+        '--plot', type=Path, metavar='FILE', help=f'{PICTURE}; default: beside --out'
     )
     parser.add_argument(
         '--workers', type=int, default=2, metavar='N', help='processes, 0 for none; default: 2'
@@ -397,7 +398,7 @@ model of another config give --other-config."""
 
 def _browse(parser: argparse.ArgumentParser) -> None:
     _add_config(parser)
-    parser.add_argument('checkpoints', type=Path, nargs='+', metavar='CHECKPOINT')
+    parser.add_argument('checkpoints', nargs='+', metavar='CHECKPOINT')
     parser.add_argument(
         '--other-config', metavar='CONFIG', help='of the second checkpoint; default: CONFIG'
     )
@@ -420,7 +421,7 @@ def _browse(parser: argparse.ArgumentParser) -> None:
         '--out',
         type=Path,
         metavar='FILE',
-        help='PNG to write; default: tail.png beside the (first) checkpoint',
+        help=f'{PICTURE}; default: tail.png beside the (first) checkpoint',
     )
     _add_force(parser, '--out')
     parser.add_argument('--device', help='default: cuda, where there is one')
@@ -461,7 +462,10 @@ def _explain(parser: argparse.ArgumentParser) -> None:
         'that are nearest to them',
     )
     parser.add_argument(
-        '--page', type=Path, metavar='FILE', help='PNG of --memory; default: NAME.png beside it'
+        '--page',
+        type=Path,
+        metavar='FILE',
+        help=f'{PICTURE}, of --memory; default: NAME.png beside it',
     )
     parser.add_argument(
         '--classes', nargs='+', metavar='CLASS', help='classes of that page; default: the tail'
