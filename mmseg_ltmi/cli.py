@@ -13,12 +13,15 @@ import runpy
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dis import opmap
 from importlib import import_module
 from pathlib import Path
+from types import TracebackType
 
 from .version import __version__
 
 PACKAGE = Path(__file__).parent
+PICTURE = 'picture to write, .png, .jpg, .pdf, .svg, ...'
 SPLITS = ('train', 'val', 'test')
 CHOICES = (
     'auto',
@@ -49,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         if isinstance(error, (RuntimeError, ValueError)) and not _is_ours(error):
             raise
-        if isinstance(error, BrokenPipeError) and _is_ours(error):
+        if isinstance(error, BrokenPipeError) and _is_from_here(error):
             # Whoever read what we print has ended, as head does. Python flushes once more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
@@ -74,10 +77,27 @@ def _run_script(script: str, arguments: list[str]) -> int:
 def _is_ours(error: BaseException) -> bool:
     """Whether this package has raised an error to say what a user can mend.
 
-    From elsewhere the error may be anyone's mistake, and its traceback says whose.
+    From elsewhere the error may be anyone's mistake, and its traceback says whose. What C code
+    raises, as an operator of torch does, has the line of ours that called it as its innermost one,
+    but no ``raise`` stands there.
     """
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return PACKAGE in Path(frames[-1].f_code.co_filename).resolve().parents
+    end = _innermost(error)
+    code = end.tb_frame.f_code.co_code
+    return _is_from_here(error) and code[end.tb_lasti] == opmap['RAISE_VARARGS']
+
+
+def _is_from_here(error: BaseException) -> bool:
+    """Whether the innermost line of Python is this package's, which may have called C code."""
+    file = _innermost(error).tb_frame.f_code.co_filename
+    return PACKAGE in Path(file).resolve().parents
+
+
+def _innermost(error: BaseException) -> TracebackType:
+    end = error.__traceback__
+    assert end is not None  # of an error that was raised
+    while end.tb_next is not None:
+        end = end.tb_next
+    return end
 
 
 def _where_data_lies(error: OSError) -> str:
@@ -195,7 +215,7 @@ def _count(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', type=Path, required=True, metavar='FILE', help='JSON to write')
     _add_split(parser, 'train')
     parser.add_argument(
-        '--plot', type=Path, metavar='FILE', help='PNG to write; default: beside --out'
+        '--plot', type=Path, metavar='FILE', help=f'{PICTURE}; default: beside --out'
     )
     parser.add_argument(
         '--workers', type=int, default=2, metavar='N', help='processes, 0 for none; default: 2'
@@ -378,7 +398,7 @@ model of another config give --other-config."""
 
 def _browse(parser: argparse.ArgumentParser) -> None:
     _add_config(parser)
-    parser.add_argument('checkpoints', type=Path, nargs='+', metavar='CHECKPOINT')
+    parser.add_argument('checkpoints', nargs='+', metavar='CHECKPOINT')
     parser.add_argument(
         '--other-config', metavar='CONFIG', help='of the second checkpoint; default: CONFIG'
     )
@@ -401,7 +421,7 @@ def _browse(parser: argparse.ArgumentParser) -> None:
         '--out',
         type=Path,
         metavar='FILE',
-        help='PNG to write; default: tail.png beside the (first) checkpoint',
+        help=f'{PICTURE}; default: tail.png beside the (first) checkpoint',
     )
     _add_force(parser, '--out')
     parser.add_argument('--device', help='default: cuda, where there is one')
@@ -442,7 +462,10 @@ def _explain(parser: argparse.ArgumentParser) -> None:
         'that are nearest to them',
     )
     parser.add_argument(
-        '--page', type=Path, metavar='FILE', help='PNG of --memory; default: NAME.png beside it'
+        '--page',
+        type=Path,
+        metavar='FILE',
+        help=f'{PICTURE}, of --memory; default: NAME.png beside it',
     )
     parser.add_argument(
         '--classes', nargs='+', metavar='CLASS', help='classes of that page; default: the tail'

@@ -219,6 +219,28 @@ def test_a_mistake_in_the_program_keeps_its_traceback(monkeypatch):
         main(['compare', 'a'])
 
 
+def test_an_operators_error_in_our_code_keeps_its_traceback(monkeypatch, capsys):
+    """C code has no frame, so the innermost one is this package's, as of a message for users."""
+    import torch
+
+    from mmseg_ltmi.apis.empty_split import naming_empty_split
+    from mmseg_ltmi.core.pixel_maps import class_means
+
+    def broken(args):
+        class_means(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 2).long(), 4)
+
+    def meant(args):
+        with naming_empty_split('test', {}) as check_length:
+            check_length([])
+
+    monkeypatch.setattr('mmseg_ltmi.apis.commands.compare', broken)
+    with pytest.raises(RuntimeError, match='size'):
+        main(['compare', 'a'])
+    monkeypatch.setattr('mmseg_ltmi.apis.commands.compare', meant)
+    assert main(['compare', 'a']) == 1
+    assert capsys.readouterr().err.startswith('mmseg-ltmi compare: the test split has no images')
+
+
 def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
     def stopped(args):
         raise KeyboardInterrupt
@@ -287,6 +309,62 @@ def test_nothing_is_overwritten(tmp_path, capsys):
         assert 'exists: name another place or give --force' in capsys.readouterr().err
         assert main([*arguments, '--force']) == 1
         assert 'exists' not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ['choose', 'none.py', 'a.pth', '--out', 'file/point'],
+        ['choose', 'none.py', 'a.pth', '--embed', 'file/b.pth'],
+        ['memory', 'none.py', 'a.pth', '--out', 'file/b.pth'],
+        ['memory', 'none.py', 'a.pth', '--out', 'folder', '--force'],
+        ['explain', 'none.py', 'a.pth', '--json', 'file/a.json'],
+        ['explain', 'none.py', 'a.pth', '--memory', 'm.pth', '--page', 'file/a.png'],
+        ['browse', 'none.py', 'a.pth', '--out', 'file/a.png'],
+        ['test', 'none.py', 'a.pth', '--per-class', 'file/a.json'],
+        ['count', 'none.py', '--out', 'file/a.json'],
+        ['count', 'none.py', '--out', 'a.json', '--plot', 'file/a.png'],
+    ],
+)
+def test_what_cannot_be_written_is_said_before_the_work(arguments, tmp_path, monkeypatch, capsys):
+    """Not even the config is read."""
+    monkeypatch.chdir(tmp_path)
+    for name in ('file', 'a.pth'):
+        (tmp_path / name).touch()
+    (tmp_path / 'folder').mkdir()
+    assert main(arguments) == 1
+    shown = capsys.readouterr().err
+    place = 'folder' if 'folder' in arguments else 'file'
+    assert f'{arguments[0]}: {place}' in shown and 'cannot be written (' in shown
+    assert not list((tmp_path / 'folder').iterdir())
+
+
+@pytest.mark.parametrize(
+    'arguments, reason',
+    [
+        (['convert', 'a.pth', 'a.pth'], 'a.pth is what is read'),
+        (['choose', 'none.py', 'a.pth', '--embed', './a.pth'], 'a.pth is what is read'),
+        (['choose', 'none.py', 'a.pth', '--memory', 'm.pth', '--embed', 'm.pth'], 'is what is'),
+        (['memory', 'none.py', 'a.pth', '--out', 'a.pth'], 'a.pth is what is read'),
+        (['explain', 'none.py', 'a.pth', '--json', 'fig.txt'], 'fig.txt: the figures are JSON'),
+        (['explain', 'none.py', 'a.pth', '--memory', 'm.pth', '--page', 'a.doc'], 'drawn as .doc'),
+        (['browse', 'none.py', 'a.pth', '--out', 'a.doc'], 'drawn as .doc. Let the name end in'),
+        (['count', 'none.py', '--out', 'a.json', '--plot', 'a.doc'], 'cannot be drawn as .doc'),
+        (['choose', 'none.py', 'https://x.org/a.pth'], 'name a place with --out'),
+        (['memory', 'none.py', 'https://x.org/a.pth'], 'https://x.org/a.pth is an address'),
+        (['browse', 'none.py', 'https://x.org/a.pth'], 'https://x.org/a.pth is an address'),
+        (['browse', 'none.py', 'https://x.org/a.pth', '--out', 'a.png'], "'none.py'"),
+        (['browse', 'none.py', 'a.pth', '--other-config', 'b.py'], 'leave --other-config out'),
+    ],
+)
+def test_outputs_that_cannot_be_meant(arguments, reason, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ('a.pth', 'm.pth'):
+        (tmp_path / name).write_text('precious')
+    assert main([*arguments, '--force']) == 1
+    assert reason in capsys.readouterr().err
+    assert {file.name for file in tmp_path.iterdir()} == {'a.pth', 'm.pth'}
+    assert (tmp_path / 'a.pth').read_text() == (tmp_path / 'm.pth').read_text() == 'precious'
 
 
 @pytest.mark.parametrize('command', ['train a.py', 'compare a', 'convert a.pth b.pth'])

@@ -24,6 +24,7 @@ from mmseg_ltmi.models.segmentors import last_head
 from mmseg_ltmi.visualization import TailImage, choose_images, draw_tail_page
 
 from .config_changes import read_config
+from .empty_split import naming_empty_split
 from .trained_model import check_trained, class_prior_of, load_model, metainfo_of, split_dataset
 
 
@@ -44,7 +45,7 @@ class TailPage:
     ignore_index: int
 
     def save(self, path: str | Path) -> None:
-        """Draw the page as PNG."""
+        """Draw the page; the suffix says as what, such as .png or .pdf."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         draw_tail_page(self.images, self.tail, self.classes, path, self.ignore_index)
 
@@ -80,9 +81,15 @@ def browse(
 
     Raises:
         OSError: a file that is not there.
-        ValueError: a checkpoint of another model, no such split, no labels in it, no class prior,
-            unknown classes, no image that holds one of them, or two configs of other images.
+        ValueError: a checkpoint of another model, no such split, no images or labels in it, no
+            class prior, unknown classes, no image that holds one of them, two configs of other
+            images, or ``other_config`` without a second checkpoint.
     """
+    if other_config is not None and len(checkpoints) < 2:
+        raise ValueError(
+            'the other config is that of a second checkpoint, and there is one checkpoint: give '
+            'two, or leave --other-config out'
+        )
     configs = [read_config(config, options)]
     if other_config is not None:
         configs.append(read_config(other_config, options))
@@ -92,7 +99,7 @@ def browse(
         model = load_model(configs[min(i, len(configs) - 1)], checkpoint)
         models[name] = model.to(device or get_device())
     first = next(iter(models.values()))
-    dataset, *others = (DATASETS.build(split_dataset(config, split)) for config in configs)
+    dataset, *others = (_built(config, split) for config in configs)
     metainfo = metainfo_of(dataset)
     priors = []
     for i, (name, model) in enumerate(models.items()):
@@ -122,6 +129,14 @@ def browse(
             rows.append(_predict(packed, models, shifts))
             advance()
     return TailPage(rows, tail, names, ignore_index)
+
+
+def _built(cfg: Config, split: str) -> Any:
+    config = split_dataset(cfg, split)
+    with naming_empty_split(split, config) as check_length:
+        dataset = DATASETS.build(config)
+        check_length(dataset)
+    return dataset
 
 
 def wanted_classes(

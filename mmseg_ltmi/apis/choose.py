@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.structures import PixelData
 from prettytable import PrettyTable
@@ -32,7 +31,11 @@ from mmseg_ltmi.evaluation import (
 from mmseg_ltmi.evaluation.operating_point_metric import MEMORY_WEIGHTS
 from mmseg_ltmi.evaluation.per_class import number
 from mmseg_ltmi.evaluation.posterior_sample import Calibration
-from mmseg_ltmi.models.checkpoint_file import read_checkpoint
+from mmseg_ltmi.models.checkpoint_file import (
+    check_is_another,
+    read_checkpoint,
+    write_checkpoint,
+)
 from mmseg_ltmi.models.segmentors import (
     classifier_fingerprint,
     last_head,
@@ -51,6 +54,9 @@ from .trained_model import (
 
 AUTO = 'auto'
 CHOICES = (AUTO, 'natural', *choosing.CRITERIA, choosing.IOU_RULE, *choosing.WITH_MEMORY)
+RANKSEG = 'RankSEG'
+COPIED = 'memory_is_a_copy'
+"""In the report of a point's file: whether the memory beside it was written with it."""
 FOLDS = 5
 """Of cross-fitting, where nobody says how many."""
 
@@ -73,6 +79,7 @@ class Choice:
         name: of the chosen candidate.
         estimates: of :func:`choosing.estimates`, where 'auto' has chosen by them.
         calibration: on the split that chooses, of the candidates 'natural' and 'memory'.
+        memory_file: of the memory, if it was given as a file.
         memory: that was given.
         reader_prefix: where its keys begin in a checkpoint of the model.
     """
@@ -91,6 +98,7 @@ class Choice:
     memory: ClassMemory | None = None
     estimates: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     calibration: Mapping[str, Calibration] = field(default_factory=dict)
+    memory_file: Path | None = None
 
     @property
     def table(self) -> str:
@@ -129,21 +137,37 @@ class Choice:
     def save(self, folder: str | Path) -> None:
         """Write ``operating_point.json``, ``curves.png`` and ``per_class/NAME.json``.
 
-        And the memory beside them, where the chosen point needs it.
+        And the memory beside them, where the chosen point needs it. What an earlier choice has
+        written there goes: rows of readings that this one has not measured, and its memory.
         """
         from mmseg_ltmi.visualization import plot_operating_points
 
         folder = Path(folder)
+        file, memory_file = folder / 'operating_point.json', folder / choosing.MEMORY_FILE
+        was_copied = _has_copied_memory(file)
+        for name in {*CHOICES, RANKSEG} - self.rows.keys():
+            _rows_file(folder, name).unlink(missing_ok=True)
         for name, rows in self.rows.items():
-            write_rows(rows, folder / 'per_class' / f'{name.replace(" ", "_")}.json')
+            write_rows(rows, _rows_file(folder, name))
         curves = self.select_curve, self.report_curve
         plot_operating_points(self.taus, *curves, self.values['IoU rule'], folder / 'curves.png')
-        if self.memory is not None and self.point.memory_weight:
-            self.memory.save(folder / choosing.MEMORY_FILE)
-        self.point.save(folder / 'operating_point.json')
+        given = self.memory_file is not None and memory_file.resolve() == self.memory_file.resolve()
+        copies = self.memory is not None and self.point.memory_weight > 0 and not given
+        if self.memory is not None and copies:
+            self.memory.save(memory_file)
+        # Said, so that a later choice removes no memory that somebody else has put there.
+        replace(self.point, report={**self.point.report, COPIED: copies}).save(file)
+        if was_copied and not given and not copies:
+            memory_file.unlink(missing_ok=True)
 
     def embed(self, checkpoint: str | Path, out: str | Path) -> None:
-        """Write a copy of a checkpoint of the model that holds the chosen point."""
+        """Write a copy of a checkpoint of the model that holds the chosen point.
+
+        Raises:
+            OSError: a file that is not there, or cannot be written.
+            ValueError: a file that is no checkpoint, or the same file twice.
+        """
+        check_is_another(out, checkpoint)
         content, state = read_checkpoint(checkpoint)
         head = self.reader_prefix.removesuffix('score_reader.')
         # What an earlier version has written would come over it.
@@ -153,8 +177,8 @@ class Choice:
         memory = f'{self.reader_prefix}{MEMORY}'
         state = {name: value for name, value in state.items() if not name.startswith(memory)}
         state.update({f'{self.reader_prefix}{name}': value for name, value in own.items()})
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        torch.save({**content, 'state_dict': state} if 'state_dict' in content else state, out)
+        whole = {**content, 'state_dict': state} if 'state_dict' in content else state
+        write_checkpoint(whole, out)
 
 
 def choose(
@@ -211,12 +235,13 @@ def choose(
         >>> found.save('operating_point')
     """
     _check_arguments(folds, choice, max_values, memory)
-    peers = {'RankSEG': RankSEGRule()} if rankseg else {}
+    peers = {RANKSEG: RankSEGRule()} if rankseg else {}
     cfg = read_config(config, options)
     if folds is not None and folds > 1:
         select = report
     _check_splits(cfg, select, report)
     model: Any = load_model(cfg, checkpoint)
+    memory_file = Path(memory) if isinstance(memory, (str, Path)) else None
     if memory is not None:
         memory = load_memory(model, memory)
     loaders = {split: split_loader(cfg, split) for split in {select: None, report: None}}
@@ -306,6 +331,7 @@ def choose(
         title=f'{report} split, {how_chosen}',
         reader=_reader_at(point, model, memory),
         memory=memory,
+        memory_file=memory_file,
         reader_prefix=reader_prefix(model),
         name=choice,
         estimates=estimates,
@@ -315,6 +341,18 @@ def choose(
             if name in points
         },
     )
+
+
+def _rows_file(folder: Path, name: str) -> Path:
+    return folder / 'per_class' / f'{name.replace(" ", "_")}.json'
+
+
+def _has_copied_memory(file: Path) -> bool:
+    """Whether an earlier choice has written this file and a memory beside it."""
+    try:
+        return OperatingPoint.load(file).report.get(COPIED) is True
+    except (OSError, ValueError):
+        return False
 
 
 def _shift_warning(

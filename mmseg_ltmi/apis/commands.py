@@ -9,9 +9,17 @@ import argparse
 import ast
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from .output_files import (
+    beside,
+    check_picture,
+    printing_at_last,
+    refuse_existing,
+    refuse_inputs,
+    try_to_write,
+)
 
 
 def switch_on(args: argparse.Namespace) -> int:
@@ -35,6 +43,8 @@ def test(args: argparse.Namespace) -> int:
     from . import runs
 
     _set_local_rank(args)
+    if args.per_class:
+        try_to_write(Path(args.per_class))
     runs.test(
         args.config,
         args.checkpoint,
@@ -55,8 +65,11 @@ def test(args: argparse.Namespace) -> int:
 
 
 def count(args: argparse.Namespace) -> int:
-    _refuse_existing([args.out], args.force)
-    args.out.parent.mkdir(parents=True, exist_ok=True)  # fail before the counting, not after
+    refuse_existing([args.out], args.force)
+    if args.plot:
+        check_picture(args.plot)
+        try_to_write(args.plot)
+    try_to_write(args.out)
     from .count import count as count_classes
 
     cache = None if args.no_cache else args.out.with_suffix('.counts.txt')
@@ -88,9 +101,9 @@ def count(args: argparse.Namespace) -> int:
     # A count with holes keeps another name, so that nobody takes it for the whole.
     out = args.out.with_suffix('.partial.json') if failures else args.out
     plot = args.plot or out.with_suffix('.png')
-    prior.save(out)
-    plot_class_prior(prior, plot)
-    print(class_table(prior))
+    with printing_at_last(class_table(prior)):
+        prior.save(out)
+        plot_class_prior(prior, plot)
     if absent := absent_classes(prior):
         print(f'WARNING: {absent}', file=sys.stderr)
     print(f'wrote {out} and {plot}')
@@ -100,17 +113,20 @@ def count(args: argparse.Namespace) -> int:
 
 
 def memory(args: argparse.Namespace) -> int:
-    out = args.out or Path(args.checkpoint).parent / 'class_memory.pth'
-    _refuse_existing([out], args.force)
+    out = args.out or beside(args.checkpoint, 'class_memory.pth')
+    refuse_inputs([out], args.checkpoint)
+    refuse_existing([out], args.force)
     _require_files(args.checkpoint)
+    try_to_write(out)
     _set_local_rank(args)
-    from mmengine.dist import is_main_process
+    from mmengine.dist import barrier, is_main_process
 
-    from .memory import make_memory, memory_of_queue, memory_table
+    from .memory import make_memory, memory_of_queue, memory_table, remove_part
     from .runs import join_processes
 
     join_processes(args.launcher)
     centers, how = args.centers or None, dict(seed=args.seed, options=_options_of(args))
+    part = out.with_suffix('.drawn')
     if args.from_queue:
         if args.features == 'raw':
             raise ValueError('--from-queue has embedded features: leave --features raw out')
@@ -125,23 +141,38 @@ def memory(args: argparse.Namespace) -> int:
             centers,
             args.features,
             args.temperature,
-            part=out.with_suffix('.drawn'),
+            part=part,
+            keep_part=True,
             progress=is_main_process(),
             **how,
         )
     if is_main_process():
-        found.save(out)
-        print(memory_table(found))
+        with printing_at_last(memory_table(found)):
+            found.save(out)
         print(f'wrote {out}: mmseg-ltmi choose --memory {out} says what it is worth')
+    barrier()  # until it is written, what was drawn is all that there is
+    if not args.from_queue:
+        remove_part(part)
     _leave_processes()
     return 0
 
 
 def choose(args: argparse.Namespace) -> int:
-    out = args.out or Path(args.work_dir or Path(args.checkpoint).parent, 'operating_point')
+    out = args.out or (
+        Path(args.work_dir, 'operating_point')
+        if args.work_dir
+        else beside(args.checkpoint, 'operating_point')
+    )
+    embedded = [args.embed] if args.embed else []
+    refuse_inputs(embedded, args.checkpoint, args.memory)
     written = [out / name for name in ('operating_point.json', 'curves.png', 'per_class')]
-    _refuse_existing([*written, *([args.embed] if args.embed else [])], args.force)
+    copied = out / 'class_memory.pth'
+    replaced = [copied] if args.memory and args.memory.resolve() != copied.resolve() else []
+    refuse_existing([*written, *replaced, *embedded], args.force)
     _require_files(args.checkpoint)
+    # An empty per_class would look like an earlier choice, if this one ends before it has any.
+    rows = [out / 'per_class' / 'natural.json'] if (out / 'per_class').exists() else []
+    try_to_write(*written[:2], *rows, *embedded)
     from .choose import choose as choose_point
 
     found = choose_point(
@@ -159,12 +190,10 @@ def choose(args: argparse.Namespace) -> int:
         options=_options_of(args),
         warn=lambda text: print(f'WARNING: {text}', file=sys.stderr),
     )
-    # Printing comes last: whoever reads it may end first.
-    found.save(out)
-    if args.embed:
-        found.embed(args.checkpoint, args.embed)
-    print(found.table)
-    print(found.calibration_text)
+    with printing_at_last(found.table, found.calibration_text):
+        found.save(out)
+        if args.embed:
+            found.embed(args.checkpoint, args.embed)
     what = found.name if str(found.point) == found.name else f'{found.name} ({found.point})'
     print(f'chosen: {what}, in {out}/operating_point.json; curves in {out}/curves.png')
     if args.embed:
@@ -178,11 +207,11 @@ def compare(args: argparse.Namespace) -> int:
     from .compare import compare as compare_runs
 
     found = compare_runs(args.runs, args.seed_pattern or SEED, args.reading)
-    found.save(args.out)
     for group in found.groups.values():
         for run in group:
             print(f'{run.name} {run.seed}: {run.file}', file=sys.stderr)
-    print(found.table)
+    with printing_at_last(found.table):
+        found.save(args.out)
     print(f'written to {args.out}', file=sys.stderr)
     return 0
 
@@ -190,9 +219,11 @@ def compare(args: argparse.Namespace) -> int:
 def browse(args: argparse.Namespace) -> int:
     if len(args.checkpoints) > 2:
         raise ValueError('one or two checkpoints fit a page')
-    out = args.out or args.checkpoints[0].parent / 'tail.png'
-    _refuse_existing([out], args.force)
+    out = args.out or beside(args.checkpoints[0], 'tail.png')
+    check_picture(out)
+    refuse_existing([out], args.force)
     _require_files(*args.checkpoints)
+    try_to_write(out)
     from .browse import browse as browse_tail
 
     page = browse_tail(
@@ -214,12 +245,19 @@ def browse(args: argparse.Namespace) -> int:
 
 
 def explain(args: argparse.Namespace) -> int:
-    file = None if args.json is None else args.json.with_suffix('.json')
+    file = args.json
+    if file is not None and file.suffix != '.json':
+        raise ValueError(f'{file}: the figures are JSON. Let the name end in .json')
     page = args.page or (args.memory and args.memory.with_suffix('.png'))
     if args.memory is None and (args.page or args.classes):
         raise ValueError('--page and --classes go with --memory FILE, of mmseg-ltmi memory')
-    _refuse_existing([path for path in (file, page) if path is not None], args.force)
+    if page is not None:
+        check_picture(page)
+    written = [path for path in (file, page) if path is not None]
+    refuse_inputs(written, args.operating_point)
+    refuse_existing(written, args.force)
     _require_files(args.checkpoint)
+    try_to_write(*written)
     from mmseg_ltmi.evaluation import write_rows
 
     from .explain import explain as explain_classes
@@ -234,9 +272,11 @@ def explain(args: argparse.Namespace) -> int:
         progress=True,
         options=_options_of(args),
     )
+    with printing_at_last(found.table):
+        if file is not None:
+            write_rows(found.rows, file)
     if file is not None:
-        write_rows(found.rows, file)
-    print(found.table)
+        print(f'figures in {file}')
     if page is not None:
         _draw_neighbors(args, page)
         print(f'pixels and their nearest stored pixels in {page}')
@@ -262,7 +302,8 @@ def _draw_neighbors(args: argparse.Namespace, page: Path) -> None:
 
 
 def convert(args: argparse.Namespace) -> int:
-    _refuse_existing([args.out], args.force)
+    refuse_inputs([args.out], args.checkpoint)
+    refuse_existing([args.out], args.force)
     from .convert import convert as convert_checkpoint
 
     state = convert_checkpoint(args.checkpoint, args.out, args.tau_test)
@@ -272,7 +313,7 @@ def convert(args: argparse.Namespace) -> int:
 
 
 def convert_labels(args: argparse.Namespace) -> int:
-    _refuse_existing([args.out], args.force)
+    refuse_existing([args.out], args.force)
     from .convert_labels import convert_labels as convert_masks
 
     options = (args.palette, args.suffix, args.ignore_others)
@@ -329,12 +370,6 @@ def _leave_processes() -> None:
     if distributed.is_available() and distributed.is_initialized():
         distributed.barrier()
         distributed.destroy_process_group()
-
-
-def _refuse_existing(paths: Iterable[Path], force: bool) -> None:
-    for path in paths:
-        if path.exists() and not force:
-            raise FileExistsError(f'{path} exists: name another place or give --force')
 
 
 def _require_files(*checkpoints: str | Path) -> None:

@@ -6,13 +6,16 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmseg_ltmi.core.posterior import ScoreReader
 from mmseg_ltmi.core.posterior.score_reader import IS_READ, MEMORY
-from mmseg_ltmi.models.checkpoint_file import read_checkpoint
+from mmseg_ltmi.models.checkpoint_file import (
+    check_is_another,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 BIASED = ('conv_seg', 'cls_embed', 'mask_norm')
 """Layers whose bias is a constant per class: of most heads, of mask classifiers, of Segmenter."""
@@ -36,23 +39,21 @@ def convert(checkpoint: str | Path, out: str | Path, tau_test: float = 0.0) -> d
         tau_test: operating point that the stock head is to have, 0 natural and 1 balanced.
 
     Raises:
-        OSError: a file that is not there.
+        OSError: a file that is not there, or cannot be written.
         ValueError: a file that is no checkpoint, the same file twice, or what :func:`to_stock`
             raises.
     """
+    check_is_another(out, checkpoint)
     content, trained = read_checkpoint(checkpoint)
-    if Path(checkpoint).resolve() == Path(out).resolve():
-        raise ValueError(f'{out} is the checkpoint itself: name another file to write')
     try:
         state, folded = _to_stock(trained, tau_test)
     except ValueError as error:
         raise ValueError(f'{checkpoint}: {error}') from error
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
     # So that an LTMI segmentor, whose loss may state a shift, does not add it again, and knows the
     # natural posterior. No other loader looks at it, as it would at a key.
     marked: Any = OrderedDict(state)
     marked._metadata = OrderedDict({READER.rstrip('.'): {'version': 1, IS_READ: folded}})
-    torch.save({'meta': content.get('meta', {}), 'state_dict': marked}, out)
+    write_checkpoint({'meta': content.get('meta', {}), 'state_dict': marked}, out)
     return state
 
 

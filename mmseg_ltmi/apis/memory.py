@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
+from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.device import get_device
 from mmengine.dist import get_dist_info
+from mmseg.registry import DATASETS
 from prettytable import PrettyTable
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
@@ -32,11 +34,12 @@ from mmseg_ltmi.core.priors import describe
 from mmseg_ltmi.core.priors.fingerprint import pipeline_digest
 from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.core.recorder import FeatureRecorder
+from mmseg_ltmi.core.whole_file import whole_file
 from mmseg_ltmi.models.segmentors import classifier_fingerprint, last_head
 
-from .config_changes import read_config
+from .config_changes import is_a, read_config, unwrapped_configs
 from .memory_centers import with_centers
-from .trained_model import check_trained, load_model, metainfo_of, split_loader
+from .trained_model import check_trained, load_model, metainfo_of, split_dataset, split_loader
 
 IMAGES_PER_PART = 200
 """After so many images it is kept what was drawn so far."""
@@ -55,6 +58,7 @@ def make_memory(
     part: str | Path | None = None,
     progress: bool = False,
     options: Mapping[str, Any] | None = None,
+    keep_part: bool = False,
 ) -> ClassMemory:
     """Store embedded pixels of each class in one pass over a data set.
 
@@ -77,6 +81,7 @@ def make_memory(
             at the end.
         progress: show a progress bar on stderr.
         options: values of the config by dotted key.
+        keep_part: leave that file, for :func:`remove_part` once the memory is saved.
 
     Returns:
         the memory, the same on all ranks. Its ``report`` says what it was made of.
@@ -90,7 +95,7 @@ def make_memory(
     Examples:
         >>> make_memory('config.py', 'iter_20000.pth').save('class_memory.pth')
     """
-    _check_centers(centers)
+    _check_arguments(centers, temperature)
     cfg = read_config(config, options)
     model: Any = load_model(cfg, checkpoint)
     projector, learned = _embedding(model, features)
@@ -122,9 +127,13 @@ def make_memory(
             if done % IMAGES_PER_PART == 0:
                 saved.save(pixels['image'] + 1)
             advance()
+    with suppress(OSError):  # only what comes after the pass needs it, if that fails
+        saved.save(len(dataset))
     reservoir.gather()
     drawn = reservoir.drawn
     if drawn is None or not len(drawn.labels):
+        if part is not None:
+            remove_part(part)  # there is nothing to go on from
         raise ValueError(
             f'no pixel of the {split} split was stored: it has no labels of a class, or the '
             'network gives features that are not finite'
@@ -146,8 +155,11 @@ def make_memory(
         ),
         report=report,
     )
-    saved.remove()
-    return memory if centers is None else with_centers(memory, centers, seed)
+    if centers is not None:
+        memory = with_centers(memory, centers, seed)
+    if part is not None and not keep_part:
+        remove_part(part)
+    return memory
 
 
 def memory_table(memory: ClassMemory) -> str:
@@ -173,8 +185,8 @@ def memory_of_queue(
 ) -> ClassMemory:
     """The keys that training has left in the queue of the contrastive term, as a memory.
 
-    It reads no image, but the keys are embeddings of the last steps, of as many images as the queue
-    holds (``queue=dict(max_new=...)`` makes them more).
+    It reads no image, also where there is none. The keys are embeddings of the last steps, of as
+    many images as the queue holds (``queue=dict(max_new=...)`` makes them more).
 
     Args:
         config: a file, or a Config.
@@ -189,7 +201,7 @@ def memory_of_queue(
         ValueError: the model has no contrastive term, or its queue is empty.
         TypeError: a projector of another type than ProjectionHead.
     """
-    _check_centers(centers)
+    _check_arguments(centers, temperature)
     cfg = read_config(config, options)
     model: Any = load_model(cfg, checkpoint)
     head = last_head(model)
@@ -205,24 +217,40 @@ def memory_of_queue(
     if contrast.takes_teacher:  # it stores the teacher's features
         with torch.no_grad():
             keys = contrast.key_projector(keys)
-    metainfo = metainfo_of(split_loader(cfg, 'train', num_workers=0).dataset)
-    check_trained(model, metainfo)
     memory = ClassMemory(
         keys,
         labels[labels >= 0],
         head.num_classes,
         float(contrast.loss.temperature) if temperature is None else temperature,
         projector,
-        classes=[str(name) for name in metainfo['classes']],
+        classes=_trained_classes(model, cfg),
         fingerprint=classifier_fingerprint(model),
         report=dict(checkpoint=Path(checkpoint).name, split='queue', features='embedded'),
     )
     return memory if centers is None else with_centers(memory, centers, seed)
 
 
-def _check_centers(centers: int | None) -> None:
+def remove_part(part: str | Path) -> None:
+    """Remove this rank's file of what :func:`make_memory` has drawn."""
+    _own_part(part).unlink(missing_ok=True)
+
+
+def _check_arguments(centers: int | None, temperature: float | None) -> None:
     if centers is not None and centers < 1:
         raise ValueError(f'centers={centers}: give 1 or more, or None for every pixel')
+    if temperature is not None and not temperature > 0:
+        raise ValueError(f'temperature={temperature}: give more than 0, or None for the default')
+
+
+def _trained_classes(model: Any, cfg: Config) -> list[str]:
+    """Names of the checkpoint's classes, else those of the train split; no image is looked for."""
+    names = model.trained_labels.get('classes')
+    if not names:
+        dataset = next(unwrapped_configs(split_dataset(cfg, 'train')))
+        if is_a(DATASETS, dataset.get('type'), BaseDataset):
+            dataset['lazy_init'] = True
+        names = metainfo_of(DATASETS.build(dataset))['classes']
+    return [str(name) for name in names]
 
 
 def _embedding(model: Any, features: str) -> tuple[nn.Module | None, float | None]:
@@ -348,10 +376,7 @@ class _PartFile:
     """
 
     def __init__(self, path: str | Path | None, whose: dict, reservoir: KeyReservoir) -> None:
-        rank, world_size = get_dist_info()
-        if path is not None and world_size > 1:
-            path = f'{path}.{rank}'
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else _own_part(path)
         self.whose = whose
         self.reservoir = reservoir
 
@@ -372,13 +397,13 @@ class _PartFile:
         """Keep what is drawn of all images before the next one."""
         if self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = self.path.with_name(f'{self.path.name}.new')
         state = self.reservoir.state_dict()
-        torch.save({'whose': self.whose, 'next_image': next_image, 'reservoir': state}, new)
-        new.replace(self.path)
+        content = {'whose': self.whose, 'next_image': next_image, 'reservoir': state}
+        with whole_file(self.path) as new, open(new, 'wb') as stream:
+            torch.save(content, stream)
 
-    def remove(self) -> None:
-        """At the end."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
+
+def _own_part(path: str | Path) -> Path:
+    """That of this rank."""
+    rank, world_size = get_dist_info()
+    return Path(f'{path}.{rank}' if world_size > 1 else path)

@@ -7,19 +7,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+from .whole_file import whole_file
+
 MAX_BYTES = 64 * 2**20
 
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write a value, and the folder if need be; a reader never sees half a file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    try:
+    with whole_file(path) as part:
         part.write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_json(path: str | Path, remedy: str) -> Any:

@@ -1,4 +1,4 @@
-"""Plots."""
+"""Plots, as PNG, PDF, SVG or whatever else the suffix of the file says."""
 
 from typing import TYPE_CHECKING
 

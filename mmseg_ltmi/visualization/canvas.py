@@ -18,18 +18,36 @@ STYLES = (
     ('#E69F00', 'X'), ('#56B4E9', '*'), ('#F0E442', 'p'), ('#999999', 's'),
 )  # fmt: skip
 FAINT = '#777777'
+FORMATS = ('png', 'jpg', 'jpeg', 'webp', 'tif', 'tiff', 'pdf', 'svg', 'eps')
 MAX_INCHES = 60.0
 """Of a side: a thousand classes would otherwise make a picture that nothing opens."""
+
+
+def picture_format(path: str | Path) -> str:
+    """The format that a file's name asks for; PNG where it has no suffix.
+
+    Raises:
+        ValueError: pictures are not drawn in that format.
+    """
+    suffix = Path(path).suffix.lower().removeprefix('.') or 'png'
+    if suffix not in FORMATS:
+        raise ValueError(
+            f'{path}: a picture cannot be drawn as .{suffix}. Let the name end in one of '
+            f'{", ".join(f".{known}" for known in FORMATS)}'
+        )
+    return suffix
 
 
 @contextmanager
 def canvas(
     path: str | Path | IO[bytes], width: float, height: float, dpi: int = 120
 ) -> Iterator[Figure]:
-    """A figure of so many inches, which is saved as PNG at the end, with its folder.
+    """A figure of so many inches, which is saved at the end, with its folder.
 
-    Texts are drawn as they are: a class may be called ``$1`` or ``a_b``.
+    In the format of the file's suffix, and to a stream as PNG. Texts are drawn as they are: a class
+    may be called ``$1`` or ``a_b``.
     """
+    form = picture_format(path) if isinstance(path, (str, Path)) else 'png'
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -38,7 +56,7 @@ def canvas(
         yield figure
         if isinstance(path, (str, Path)):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=dpi, format='png')
+        figure.savefig(path, dpi=dpi, format=form)
 
 
 def label_of(name: str, width: int = 32) -> str:

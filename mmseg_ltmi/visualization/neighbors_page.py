@@ -30,7 +30,7 @@ class PixelNeighbors(NamedTuple):
 
 
 def draw_neighbors_page(rows: Sequence[PixelNeighbors], path: str | Path | IO[bytes]) -> None:
-    """A row a pixel, its own picture first, as PNG.
+    """A row a pixel, its own picture first.
 
     A circle marks the pixel. A title is green where its class is that of the pixel, else red.
 

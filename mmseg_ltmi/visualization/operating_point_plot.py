@@ -22,7 +22,7 @@ def plot_operating_points(
     rule: Summary,
     path: str | Path,
 ) -> None:
-    """mIoU, tail mIoU and mAcc over tau_test, a panel each, and the IoU rule's as a level, as PNG.
+    """mIoU, tail mIoU and mAcc over tau_test, a panel each, and the IoU rule's as a level.
 
     Args:
         taus: T values.

@@ -19,7 +19,7 @@ Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def plot_per_class_iou(runs: Runs, path: str | Path) -> None:
-    """IoU of each class in percent, from frequent to rare, a mark a run, as PNG.
+    """IoU of each class in percent, from frequent to rare, a mark a run.
 
     Args:
         runs: rows of :func:`mmseg_ltmi.evaluation.class_rows` by the run's name. ``IoU_half`` in
@@ -32,7 +32,7 @@ def plot_per_class_iou(runs: Runs, path: str | Path) -> None:
 
 
 def plot_class_differences(changes: Runs, path: str | Path, base: str) -> None:
-    """Difference of each class's IoU to that of another run, from frequent to rare, as PNG.
+    """Difference of each class's IoU to that of another run, from frequent to rare.
 
     Args:
         changes: rows as in :func:`plot_per_class_iou`, in which ``IoU`` is the difference.

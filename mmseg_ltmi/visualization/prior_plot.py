@@ -11,7 +11,7 @@ from .class_chart import GROUP_COLOURS, class_chart, frequent_first, mark_unknow
 
 
 def plot_class_prior(prior: ClassPrior, path: str | Path) -> None:
-    """Share of the pixels per class on a log axis, from frequent to rare, as PNG."""
+    """Share of the pixels per class on a log axis, from frequent to rare."""
     rows = prior_rows(prior, distinct_names(prior.names))
     rows = [rows[c] for c in frequent_first(rows)]
     with class_chart(rows, path) as axes:

@@ -25,7 +25,7 @@ def plot_queue_use(
     names: Sequence[str],
     path: str | Path | IO[bytes],
 ) -> None:
-    """Keys that the queue holds of each class, and the slots that the class has, as PNG.
+    """Keys that the queue holds of each class, and the slots that the class has.
 
     Args:
         use: C numbers of keys.
@@ -60,7 +60,7 @@ def plot_embeddings(
     names: Sequence[str],
     path: str | Path | IO[bytes],
 ) -> None:
-    """Keys (dots) and queries (crosses) on their two principal axes, coloured by class, as PNG.
+    """Keys (dots) and queries (crosses) on their two principal axes, coloured by class.
 
     The rarest classes that are there have strong colours and names, those of the tail if any is;
     the others have pale colours.

@@ -37,7 +37,7 @@ def draw_tail_page(
     path: str | Path | IO[bytes],
     ignore_index: int = 255,
 ) -> None:
-    """Image, label and predictions side by side, a row an image, as PNG.
+    """Image, label and predictions side by side, a row an image.
 
     Args:
         rows: images that hold the tail classes.

@@ -108,6 +108,19 @@ def test_the_queue_is_a_memory_too(folder, cfg, tmp_path, capsys):
     expected += (found.num_keys > 0).sum().log() - torch.tensor(13.0).log()
     ours = found(features)[0].flatten(1).T[:, found.num_keys > 0]
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+    # The train set need not be there: the names are the checkpoint's, else the data set's.
+    names = found.classes
+    moved = copy.deepcopy(cfg)
+    moved.train_dataloader.dataset = dict(
+        type='BaseSegDataset',
+        data_prefix=dict(img_path=str(tmp_path / 'empty')),
+        metainfo=dict(classes=names),
+    )
+    assert memory_of_queue(moved, files[1]).classes == names
+    content['meta'] = dict(dataset_meta=dict(classes=[name.upper() for name in names]))
+    torch.save(content, tmp_path / 'named.pth')
+    moved.train_dataloader = None
+    assert memory_of_queue(moved, tmp_path / 'named.pth').classes[1] == 'DISC'
     # It is chosen with as any other.
     assert choose(cfg, files[1], memory=out, choice='memory').point.memory_weight > 0
     assert main(['memory', *files, '--from-queue', '--features', 'raw', '--force']) == 1
@@ -262,6 +275,61 @@ def test_a_stopped_run_goes_on(folder, cfg, tmp_path, monkeypatch):
     assert torch.equal(found.keys, whole.keys) and found.origins.images == whole.origins.images
 
 
+def test_what_was_drawn_is_kept_until_the_memory_is_written(folder, tmp_path, monkeypatch, capsys):
+    out = tmp_path / 'memory.pth'
+    command = ['memory', str(folder / 'small.py'), str(folder / 'soft.pth'), '--out', str(out)]
+
+    def full(*args):
+        raise OSError(28, 'No space left on device')
+
+    with monkeypatch.context() as patched:
+        patched.setattr(memory, 'with_centers', full)
+        assert main(command) == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(ClassMemory, 'save', full)
+        assert main(command) == 1
+    shown = capsys.readouterr()
+    assert '| disc' in shown.out and 'No space left' in shown.err and not out.exists()
+    # The same command goes on from it, and no image is read again.
+    seen, pixels = [], memory.pixels_of
+    monkeypatch.setattr(memory, 'pixels_of', lambda *args: seen.extend(args[2]) or pixels(*args))
+    assert main(command) == 0
+    assert not seen and [file.name for file in tmp_path.iterdir()] == ['memory.pth']
+    assert torch.equal(
+        ClassMemory.load(out).keys,
+        make_memory(str(folder / 'small.py'), folder / 'soft.pth').keys,
+    )
+
+
+def test_a_choice_leaves_nothing_of_an_earlier_one(folder, file, tmp_path, capsys):
+    out = tmp_path / 'point'
+    plain = ['choose', str(folder / 'small.py'), str(folder / 'soft.pth'), '--out', str(out)]
+    plain += ['--force']
+    with_memory = [*plain, '--memory', str(file), '--choose', 'memory']
+    assert main(with_memory) == 0
+    assert (out / 'class_memory.pth').is_file() and (out / 'per_class/memory.json').is_file()
+    (out / 'per_class/own.json').touch()
+    # Not what this one reads.
+    given = [*plain, '--memory', str(out / 'class_memory.pth'), '--choose', 'natural']
+    assert main(given) == 0 and (out / 'class_memory.pth').is_file()
+    assert main(with_memory) == 0 and main([*plain, '--choose', 'natural']) == 0
+    assert not (out / 'class_memory.pth').exists()
+    rows = {path.stem for path in (out / 'per_class').iterdir()}
+    assert 'natural' in rows and 'own' in rows
+    assert not rows & {'memory', 'memory_and_tau', 'memory_and_IoU_rule'}
+    # A memory that was made there is nobody's copy, whichever choices come after.
+    (out / 'class_memory.pth').write_bytes(file.read_bytes())
+    assert main([*given[:-1], 'memory']) == 0
+    assert main([*plain, '--choose', 'natural']) == 0
+    assert (out / 'class_memory.pth').read_bytes() == file.read_bytes()
+    # Nor is it replaced without being asked for.
+    other = tmp_path / 'other'
+    other.mkdir()
+    (other / 'class_memory.pth').touch()
+    assert main([*with_memory[:4], str(other), '--memory', str(file)]) == 1
+    assert 'class_memory.pth exists' in capsys.readouterr().err
+
+
 def test_centers_stand_for_their_pixels(folder, cfg):
     every = make_memory(cfg, folder / 'soft.pth', per_class=40, centers=None)
     few = with_centers(every, 4)
@@ -288,6 +356,10 @@ def test_another_checkpoint_or_width_is_refused(folder, cfg, file, tmp_path):
         choose(cfg, folder / 'soft.pth', memory=other)
     with pytest.raises(ValueError, match='cannot be chosen without a memory'):
         choose(cfg, folder / 'soft.pth', choice='memory')
+    with pytest.raises(ValueError, match='temperature=0'):  # before anything is read
+        make_memory(cfg, tmp_path / 'none.pth', temperature=0)
+    with pytest.raises(ValueError, match='temperature=-1'):
+        memory_of_queue(cfg, tmp_path / 'none.pth', temperature=-1)
     for bad in (dict(centers=0), dict(per_class=0), dict(features='deep')):
         with pytest.raises(ValueError, match=f'{next(iter(bad))}='):
             make_memory(cfg, folder / 'soft.pth', **bad)

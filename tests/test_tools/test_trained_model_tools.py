@@ -17,6 +17,7 @@ from PIL import Image
 from mmseg_ltmi.apis import choose, runs
 from mmseg_ltmi.apis.browse import browse
 from mmseg_ltmi.apis.config_changes import read_config
+from mmseg_ltmi.apis.convert import convert
 from mmseg_ltmi.apis.explain import explain
 from mmseg_ltmi.apis.trained_model import class_prior_of, load_model, split_dataset, split_loader
 from mmseg_ltmi.cli import main
@@ -338,7 +339,7 @@ def test_a_split_without_labels(folder, cfg):
             look(cfg, folder / 'small.pth')
     cfg.test_dataloader.dataset.data_prefix = dict(img_path=str(folder / 'none'))
     (folder / 'none').mkdir()
-    for look in (choose, explain, by_testing(folder)):
+    for look in (choose, explain, by_browsing, by_testing(folder)):
         with pytest.raises(ValueError, match='the test split has no images .*none'):
             look(cfg, folder / 'small.pth')
     cfg.pop('test_dataloader')
@@ -416,6 +417,36 @@ def test_the_natural_posterior_is_measured_whatever_the_config_says(folder, cfg)
             choose(cfg, folder / 'small.pth', **wrong)
 
 
+def test_the_figures_are_shown_whatever_becomes_of_the_files(folder, tmp_path, monkeypatch, capsys):
+    def full(*args):
+        raise OSError(28, 'No space left on device')
+
+    files = [str(folder / 'small.py'), str(folder / 'small.pth')]
+    monkeypatch.setattr(os, 'replace', full)
+    for command in (
+        ['choose', *files, '--out', str(tmp_path / 'point')],
+        ['explain', *files, '--json', str(tmp_path / 'a.json')],
+        ['count', files[0], '--out', str(tmp_path / 'b.json'), '--workers', '0', '--no-cache'],
+    ):
+        assert main(command) == 1
+        shown = capsys.readouterr()
+        assert '| ' in shown.out and 'No space left on device' in shown.err
+    monkeypatch.undo()
+    assert main(['explain', *files, '--json', str(tmp_path / 'a.json')]) == 0
+    assert f'figures in {tmp_path}/a.json' in capsys.readouterr().out
+    # What a full disk interrupts leaves a checkpoint that was there as it was.
+    found = choose(*files, choice='natural')
+    (tmp_path / 'in.pth').write_bytes(b'precious')
+    monkeypatch.setattr(os, 'replace', full)
+    with pytest.raises(OSError, match='No space left'):
+        found.embed(files[1], tmp_path / 'in.pth')
+    with pytest.raises(OSError, match='No space left'):
+        convert(files[1], tmp_path / 'in.pth')
+    assert (tmp_path / 'in.pth').read_bytes() == b'precious'
+    with pytest.raises(ValueError, match='small.pth is the checkpoint itself'):
+        found.embed(files[1], files[1])
+
+
 @pytest.mark.parametrize('content', [b'', b'no checkpoint', None], ids=['empty', 'text', 'cut'])
 def test_a_file_that_is_no_checkpoint(folder, cfg, tmp_path, content, capsys):
     bad, config = tmp_path / 'bad.pth', str(folder / 'small.py')
@@ -433,6 +464,10 @@ def test_a_file_that_is_no_checkpoint(folder, cfg, tmp_path, content, capsys):
         assert main(command) == 1
         error = capsys.readouterr().err
         assert f'mmseg-ltmi {command[0]}: {bad} cannot be read as a checkpoint' in error
+
+
+def by_browsing(cfg, checkpoint):
+    return browse(cfg, [checkpoint])
 
 
 def by_testing(folder):

@@ -23,7 +23,7 @@ from mmseg_ltmi.visualization import (
     plot_per_class_iou,
     plot_queue_use,
 )
-from mmseg_ltmi.visualization.canvas import colours
+from mmseg_ltmi.visualization.canvas import FORMATS, colours
 
 HOSTILE = [
     '$x_1',
@@ -130,6 +130,19 @@ def test_prior(figures, tmp_path, number):
 
 def curve(shift):
     return [{'mIoU': 50 + t - shift, 'mIoU_tail': t * shift, 'mAcc': 70.0} for t in range(5)]
+
+
+def test_the_suffix_says_the_format(tmp_path):
+    png = b'\x89PNG'
+    begin = {'.png': png, '.jpg': b'\xff\xd8', '.pdf': b'%PDF', '.SVG': b'<?xml', '': png}
+    for suffix, expected in begin.items():
+        file = tmp_path / f'prior{suffix}'
+        plot_class_prior(prior_of(3), file)
+        assert file.read_bytes().startswith(expected)
+    with pytest.raises(ValueError, match=r'prior.doc: .* cannot be drawn as .doc. .*\.png'):
+        plot_class_prior(prior_of(3), tmp_path / 'prior.doc')
+    for form in FORMATS:
+        plot_class_prior(prior_of(3), tmp_path / f'any.{form}')
 
 
 def test_equal_splits_are_both_seen(figures, tmp_path):

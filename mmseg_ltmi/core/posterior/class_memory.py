@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..buffer_dtype import KeepBufferDtype
 from ..contrast.projection_head import ProjectionHead
 from ..losses.functional import at_least_float32
+from ..whole_file import whole_file
 
 FORMAT = 'mmseg_ltmi.class_memory'
 LN2 = math.log(2)
@@ -202,11 +203,8 @@ class ClassMemory(KeepBufferDtype):
             'origins': None if self.origins is None else list(self.origins),
             'report': self.report,
         }
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f'{path.name}.part')
-        torch.save(content, part)
-        part.replace(path)  # a reader never sees half a file
+        with whole_file(path) as part, open(part, 'wb') as stream:
+            torch.save(content, stream)
 
     @classmethod
     def load(cls, path: str | Path) -> ClassMemory:

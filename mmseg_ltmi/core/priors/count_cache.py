@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 import zlib
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..whole_file import whole_file
 from .label_histogram import ImageCount
 
 
@@ -66,9 +66,8 @@ class CountCache:
                 stacklevel=3,
             )
             # Whole again, so that the next count does not join a broken line.
-            part = self.path.with_name(f'{self.path.name}.{os.getpid()}.part')
-            part.write_bytes(b''.join(self._lines.values()))
-            os.replace(part, self.path)
+            with whole_file(self.path) as part:
+                part.write_bytes(b''.join(self._lines.values()))
 
 
 def _line(key: str, count: ImageCount) -> bytes:
