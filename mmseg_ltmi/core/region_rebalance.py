@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .losses.functional import logit_adjusted_cross_entropy
 from .pixel_maps import class_means, resize_labels
 from .priors import PresencePrior, PriorBuffer, PriorUser
+from .training_step import is_training_step
 
 
 class RegionRebalance(PriorUser):
@@ -23,7 +24,8 @@ class RegionRebalance(PriorUser):
     natural shift; ``W`` and ``b`` are not used in testing.
 
     The presence is that of the class prior's image counts; of a prior without them the pixel shares
-    are taken, with a warning. Beside an online prior the regions are counted as they come.
+    are taken, with a warning. Beside an online prior the regions are counted as they come, in
+    training mode, where gradients are computed.
 
     Sources: with ``centers='learned'`` Cui et al., "Region Rebalance for Long-Tailed Semantic
     Segmentation", arXiv 2204.01969; with ``'simplex'`` the centre collapse of Zhong et al.,
@@ -94,7 +96,7 @@ class RegionRebalance(PriorUser):
         Raises:
             RuntimeError: the class prior is still open, and ``tau`` is not 0.
         """
-        if self.counts_labels:
+        if self.counts_labels and is_training_step(self):
             self.prior.count(labels, self.num_classes)
         with torch.autocast(features.device.type, enabled=False):
             small = resize_labels(labels, features.shape[2:])
@@ -118,7 +120,8 @@ class RegionRebalance(PriorUser):
         if not self.tau:
             return torch.zeros(self.num_classes, device=region.device)
         self.prior.required()  # its error says what to do
-        self.presence.count(region, self.num_classes)
+        if is_training_step(self):
+            self.presence.count(region, self.num_classes)
         return self.presence.required()
 
 

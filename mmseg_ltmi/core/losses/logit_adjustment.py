@@ -11,6 +11,7 @@ from torch import Tensor
 from ..priors import PriorBuffer, PriorUser
 from ..priors.class_prior import occurs
 from ..state_dict_hooks import before_load, rename_keys
+from ..training_step import is_training_step
 from .functional import logit_adjusted_cross_entropy
 
 
@@ -167,8 +168,7 @@ class LogitAdjustedLoss(PriorUser):
             a float32 scalar, or (N, H, W).
         """
         ignore_index = named_ignore_index(self, ignore_index)
-        # OHEM asks for the loss of each pixel first, without gradient: that is no step.
-        if self.counts_labels and self.training and torch.is_grad_enabled():
+        if self.counts_labels and is_training_step(self):
             self.prior.count(label, pred.shape[1], ignore_index)
         elif self.prior.is_online:
             self.prior.expect_classes(pred.shape[1], label.device)

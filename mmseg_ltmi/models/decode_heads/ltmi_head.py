@@ -24,6 +24,7 @@ from mmseg_ltmi.core.priors import (
 from mmseg_ltmi.core.priors.class_prior import occurs
 from mmseg_ltmi.core.region_rebalance import RegionRebalance
 from mmseg_ltmi.core.state_dict_hooks import before_load, keep_own_where_absent, rename_keys
+from mmseg_ltmi.core.training_step import is_training_step
 from mmseg_ltmi.models.raw_scores import warn_where_exported
 from mmseg_ltmi.prior_message import announce_prior, announce_reading
 
@@ -302,6 +303,9 @@ class LTMIHeadMixin(_Head):
     def loss(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """The plain head's losses, and those of the contrastive and the region term.
 
+        A step of training (training mode, gradients computed) ends an operating point, and tells
+        the reader how scores are read. A validation loss leaves all as it is.
+
         A head that expects a teacher leaves the contrastive term to its segmentor, which takes the
         record of the step by :meth:`take_record`.
 
@@ -326,7 +330,8 @@ class LTMIHeadMixin(_Head):
             prior.check_ignore_index(self.ignore_index)
         if self.test_prior is not None:
             self._check_trained_prior()
-        if self.score_reader.has_point:
+        is_step = is_training_step(self)
+        if is_step and self.score_reader.has_point:
             print_log('training changes the model: its operating point is dropped', 'current')
             self.score_reader.reset_point()
         record = self._record = HeadRecord()
@@ -340,7 +345,8 @@ class LTMIHeadMixin(_Head):
             raise LabelOutOfRangeError(f'{error}; images: {images}') from error
         finally:
             self._record = None
-        self._update_reader(in_training=True)
+        if is_step:
+            self._update_reader(in_training=True)
         if self.region is not None:
             labels = record.class_labels(self.ignore_index)
             losses.update(self.region(record.features, labels))

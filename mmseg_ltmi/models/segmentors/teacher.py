@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mmseg_ltmi.core.posterior import natural_shift_of_head, predicting_losses_of
 from mmseg_ltmi.core.priors import check_priors_found
 from mmseg_ltmi.core.recorder import FeatureRecorder
+from mmseg_ltmi.core.training_step import is_training_step
 from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
 
 from .ltmi_segmentors import heads_of, last_head
@@ -137,11 +138,11 @@ class FrozenTeacher(Teacher):
 class EMATeacher(Teacher):
     """A moving average of the student itself; checkpoints hold it.
 
-    Before it sees a batch it becomes ``m * average + (1 - m) * student``, and before the first one
-    the student itself, whose weights were loaded by then. BatchNorm's running statistics are
-    averaged with the weights' momentum, since they belong to them; integer buffers are copied.
-    Where k batches make one step (``accumulative_counts``), it moves with each of them: take the
-    k-th root of the momentum.
+    Before it sees a batch of training it becomes ``m * average + (1 - m) * student``, and before
+    the first one the student itself, whose weights were loaded by then. BatchNorm's running
+    statistics are averaged with the weights' momentum, since they belong to them; integer buffers
+    are copied. Where k batches make one step (``accumulative_counts``), it moves with each of them:
+    take the k-th root of the momentum.
 
     mmengine's ExponentialMovingAverage would not do: with buffers, it goes on to update the memory
     that its module left when it was moved to a GPU.
@@ -185,7 +186,7 @@ class EMATeacher(Teacher):
     def forward(self, inputs: Tensor, data_samples: list, student: EncoderDecoder) -> TeacherOutput:
         # Here and not after the step, so that it needs no hook and that a run which is resumed
         # goes on exactly.
-        if student.training:
+        if is_training_step(student):
             self.update(student)
         return _run(self.network, inputs, data_samples)
 
