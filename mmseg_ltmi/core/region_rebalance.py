@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .losses.functional import logit_adjusted_cross_entropy
 from .pixel_maps import class_means, resize_labels
 from .priors import PresencePrior, PriorBuffer, PriorUser
+from .rank_check import RankCheck
 from .training_step import is_training_step
 
 
@@ -70,6 +71,7 @@ class RegionRebalance(PriorUser):
         self.register_buffer('centers', fixed, persistent=False)
         self.prior = PriorBuffer(class_prior, num_classes, 'RegionRebalance.class_prior')
         self.presence: PriorBuffer = PresencePrior(num_classes, 'RegionRebalance.class_prior')
+        self._check_ranks = RankCheck()
         self._on_new_prior()
 
     def _on_new_prior(self) -> None:
@@ -94,9 +96,13 @@ class RegionRebalance(PriorUser):
             ``acc_region``, % of the regions whose class has the highest adjusted score.
 
         Raises:
-            RuntimeError: the class prior is still open, and ``tau`` is not 0.
+            RuntimeError: the class prior is still open, and ``tau`` is not 0; in training, the
+                parameters differ between ranks.
         """
-        if self.counts_labels and is_training_step(self):
+        is_step = is_training_step(self)
+        if is_step:
+            self._check_ranks(self)
+        if is_step and self.counts_labels:
             self.prior.count(labels, self.num_classes)
         with torch.autocast(features.device.type, enabled=False):
             small = resize_labels(labels, features.shape[2:])

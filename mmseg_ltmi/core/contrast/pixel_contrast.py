@@ -11,6 +11,7 @@ from ..distributed import rank_and_world_size
 from ..losses import GMLLoss
 from ..pixel_maps import class_means, gather_pixels, resize_features, resize_labels
 from ..priors import PriorBuffer, PriorUser
+from ..rank_check import RankCheck
 from ..state_dict_hooks import before_load, rename_keys
 from ..training_step import is_training_step
 from .class_queue import ClassQueue
@@ -85,6 +86,7 @@ class PixelContrast(PriorUser):
         self.queue: Any = _built(queue, ClassQueue, num_classes=num_classes, channels=channels)
         self.region_keys = region_keys
         self.loss: Any = _built(loss, GMLLoss, num_classes=num_classes)
+        self._check_ranks = RankCheck()
         self._on_new_prior()
         before_load(self, _adapt_to_own_keys)
 
@@ -131,7 +133,8 @@ class PixelContrast(PriorUser):
 
         Raises:
             ValueError: ``key_features`` without ``key_channels`` or the other way round.
-            RuntimeError: the class prior is still open.
+            RuntimeError: the class prior is still open; in training, the parameters differ between
+                ranks.
         """
         if (key_features is None) == self.takes_teacher:
             raise ValueError(
@@ -139,6 +142,8 @@ class PixelContrast(PriorUser):
                 '(DistilledEncoderDecoder gives it both)'
             )
         is_step = is_training_step(self)
+        if is_step:
+            self._check_ranks(self)
         if is_step and self.counts_labels:
             self.prior.count(labels, self.queue.num_classes)
         log_prior = self.prior.required()
