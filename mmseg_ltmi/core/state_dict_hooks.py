@@ -12,8 +12,13 @@ from typing import Any
 from torch import Tensor, nn
 
 BeforeLoad = Callable[[Any, dict[str, Tensor], str], None]
-OF_SINGLE_CLASSES = re.compile(r'\.queue\.|(^|\.)online_counts$|\.log_prior$')
-"""Names of what is of single classes and is not learned: keys, counts, and a prior."""
+OF_SINGLE_CLASSES = re.compile(
+    r'\.queue\.|(^|\.)online_counts$|\.log_prior$|(^|\.)teacher\.steps$'
+)
+"""Names of what is of single classes and is not learned.
+
+Keys, counts, a prior, and that an averaged teacher has begun.
+"""
 
 
 def before_load(module: nn.Module, adapt: BeforeLoad) -> None:

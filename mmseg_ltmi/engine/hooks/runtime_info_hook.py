@@ -62,8 +62,8 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
     - A warning says where a prior was counted before a train set is resampled, the scores are read
       for the resampled one, a sampler draws in its own way, or a stock head's shifted scores decide
       as they are.
-    - From a checkpoint of other classes training takes the weights, and neither a queue's keys nor
-      the counts of an online prior.
+    - From a checkpoint of other classes training takes the weights, and neither a queue's keys, nor
+      the counts of an online prior, nor the average of an EMA teacher.
     - In runs with a model or a metric of this package, an evaluated data set of other classes or
       another ``reduce_zero_label`` than the train set is an error, and so is a metric whose
       ``ignore_index`` is a class in training, or the other way round. Without training the classes
@@ -148,8 +148,8 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         forget_classes(checkpoint.get('ema_state_dict') or {})  # EMAHook wants the same names
         if forget_classes(checkpoint.get('state_dict', checkpoint)):
             runner.logger.warning(
-                "the checkpoint's classes are not the train set's: the queue's keys and the counts "
-                'of an online prior begin anew'
+                "the checkpoint's classes are not the train set's: the queue's keys, the counts of "
+                'an online prior and an EMA teacher begin anew'
             )
 
     def _compare(self, runner: Runner, loop: Any, name: str) -> None:
