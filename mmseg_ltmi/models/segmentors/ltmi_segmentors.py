@@ -90,6 +90,11 @@ class ScoreReadingMixin(_Segmentor):
         self.reader.set_point(point, memory)
         self._point = point
 
+    def drop_operating_point(self) -> None:
+        """Read the natural posterior again, as training does."""
+        self._point = None
+        self.reader.reset_point()
+
     @property
     def reader(self) -> Any:
         """The ScoreReader of the last head, or the segmentor's; None in a teacher."""
