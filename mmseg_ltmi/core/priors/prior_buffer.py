@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..buffer_dtype import KeepBufferDtype
 from ..distributed import sum_over_ranks
 from ..state_dict_hooks import after_load, before_load
 from .class_prior import SMOOTHING, ClassPrior, build_class_prior
@@ -19,8 +20,8 @@ SAME = 1e-3
 """Two log-priors that differ by no more are one prior: files round, smoothing moves a little."""
 
 
-class PriorBuffer(nn.Module):
-    """The log-prior of the module that has it.
+class PriorBuffer(KeepBufferDtype):
+    """The log-prior of the module that has it; in a model of half precision it stays as it is.
 
     Args:
         class_prior: a published name, a path, counts or probabilities, a dict or a ClassPrior. A

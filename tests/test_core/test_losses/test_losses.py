@@ -272,3 +272,26 @@ def test_focal_by_hand():
     assert nothing.item() == 0 and nothing.requires_grad
     with pytest.raises(ValueError, match='gamma must not be negative'):
         SoftmaxFocalLoss(-1.0)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    'class_weight', ['median_frequency', 'inverse_sqrt', [1.1, 2.3, 0.7], None]
+)
+def test_a_model_of_half_precision_keeps_prior_and_temperature(class_weight, dtype):
+    """Half precision rounds the shift of a rare class by a percent, and counts overflow in it."""
+    for prior in ([90, 9, 1], 'online'):
+        exact, half = (
+            LogitAdjustedLoss(prior, class_weight=class_weight, num_classes=3) for _ in range(2)
+        )
+        half.to(dtype)
+        scores = torch.randn(1, 3, 300, 300).to(dtype)
+        labels = torch.randint(0, 3, (1, 300, 300))
+        losses = exact(scores, labels), half(scores, labels)
+        torch.testing.assert_close(*losses, rtol=0, atol=0)
+        half.to(dtype)
+        assert torch.equal(half.natural_shift(), exact.natural_shift())
+        assert prior != 'online' or half.online_counts.sum() == 300 * 300
+    for learned in (True, False):
+        terms = [GMLLoss(3, 0.07, learn_temperature=learned) for _ in range(2)]
+        assert torch.equal(terms[0].temperature, terms[1].to(dtype).temperature)
