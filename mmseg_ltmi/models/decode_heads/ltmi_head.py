@@ -397,7 +397,8 @@ class LTMIHeadMixin(_Head):
         Interpolation preserves a constant per class. No copy of the scores is made at full
         resolution: with 150 classes at 512x512 a head's losses take 0.97 times cross-entropy's
         time, and 1.09 times with the prior added there (docs/experiments/performance.md).
-        ``acc_seg`` in the log is then of the natural posterior.
+        ``acc_seg`` in the log is then of the scores as training's softmax sees them: of the natural
+        posterior with ``tau=1`` and no class weights. Elsewhere it is of the raw scores.
         """
         loss, *others = losses_of(self)
         return (
