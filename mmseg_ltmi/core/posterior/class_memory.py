@@ -60,7 +60,7 @@ class ClassMemory(KeepBufferDtype):
         report: what the memory was made of.
 
     Shape:
-        features (B, in_channels, h, w) to (B, C, h, w), float32 at least.
+        features (B, in_channels, h, w) to (B, C, h, w), float32 at least, also under autocast.
 
     Raises:
         ValueError: no key, labels outside 0..C-1, shares or numbers that are not positive, keys
@@ -149,6 +149,11 @@ class ClassMemory(KeepBufferDtype):
 
     def forward(self, features: Tensor) -> Tensor:
         """The log-posterior (B, C, h, w) of equally likely classes, of (B, in_channels, h, w)."""
+        # q.k / T reaches 1 / T, of which half precision keeps no more than a tenth.
+        with torch.autocast(features.device.type, enabled=False):
+            return self._read(features)
+
+    def _read(self, features: Tensor) -> Tensor:
         query = features.movedim(1, -1).flatten(0, 2)
         keys = (self.keys / (self.temperature * LN2)).flatten(0, 1).T
         if torch.jit.is_tracing():  # for images of any size: neither checks nor blocks

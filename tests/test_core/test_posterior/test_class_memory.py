@@ -109,7 +109,7 @@ def test_half_precision_features_and_autocast():
     with torch.autocast('cpu', torch.bfloat16):
         found = memory(features)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, exact, rtol=0, atol=0.2)
+    torch.testing.assert_close(found, exact, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
