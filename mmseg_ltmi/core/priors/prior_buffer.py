@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,7 +30,7 @@ class PriorBuffer(KeepBufferDtype):
             file that is missing is an error when training begins: a trained model is used without
             it. None leaves the prior open until :meth:`set`; ``'online'`` counts the labels that
             :meth:`count` is shown, over all ranks, and ``dict(type='online', decay=0.999)`` lets
-            old counts fade by that factor a step.
+            old counts fade by that factor each time, which is a step (see :meth:`one_step`).
         num_classes: C, where it is known.
         name: what messages call it, such as 'LogitAdjustedLoss.class_prior'.
 
@@ -47,6 +49,7 @@ class PriorBuffer(KeepBufferDtype):
     online_counts: Tensor
     missing = ''
     _has_warned = False
+    _is_counted: bool | None = None  # None outside of one_step
 
     def __init__(self, class_prior: Any, num_classes: int | None, name: str) -> None:
         super().__init__()
@@ -113,6 +116,10 @@ class PriorBuffer(KeepBufferDtype):
         if self.decay is None:
             return
         self.expect_classes(num_classes, labels.device)
+        if self._is_counted:
+            return
+        if self._is_counted is not None:
+            self._is_counted = True
         known = (labels >= 0) & (labels < num_classes) & (labels != ignore_index)
         # The spare bin takes the rest; one_hot or boolean picking would wait for the device.
         place = labels.where(known, num_classes).flatten()
@@ -120,6 +127,19 @@ class PriorBuffer(KeepBufferDtype):
         counts.index_add_(0, place, torch.ones_like(place, dtype=torch.float64))
         self.online_counts = self.decay * self.online_counts + sum_over_ranks(counts)[:-1]
         self._update_log_prior()
+
+    @contextmanager
+    def one_step(self) -> Iterator[None]:
+        """Within it labels count once, by the first call of :meth:`count`.
+
+        A head may call its loss several times in a step, for branches or stages: old counts would
+        fade with each.
+        """
+        self._is_counted = False
+        try:
+            yield
+        finally:
+            self._is_counted = None
 
     def required(self) -> Tensor:
         """The log-prior, for training.

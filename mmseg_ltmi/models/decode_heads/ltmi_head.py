@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -336,7 +337,10 @@ class LTMIHeadMixin(_Head):
             self.score_reader.reset_point()
         record = self._record = HeadRecord()
         try:
-            losses = super().loss(*args, **kwargs)
+            with ExitStack() as stack:
+                for online in {prior for prior in self._priors() if prior.is_online}:
+                    stack.enter_context(online.one_step())
+                losses = super().loss(*args, **kwargs)
         except LabelOutOfRangeError as error:
             how = self.num_classes, self.ignore_index
             images = bad_images(record.labels, record.data_samples, *how)
