@@ -264,7 +264,9 @@ class LTMIHeadMixin(_Head):
             # A class that training never showed was not learned, however frequent it is here.
             wanted = wanted.where(occurs(prior), prior)
             # By Bayes. Scores of which no loss says what they are pass for p(c|x).
-            natural = torch.zeros_like(prior) if shift is None else shift.to(prior)
+            natural = torch.zeros_like(prior)
+            if shift is not None:  # of a cross-entropy it is on the CPU
+                natural = shift.to(prior, non_blocking=not prior.is_cpu)
             shift = natural - prior + wanted
         return shift, wanted
 
