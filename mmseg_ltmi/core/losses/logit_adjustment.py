@@ -151,7 +151,6 @@ class LogitAdjustedLoss(PriorUser):
         weight: Tensor | None = None,
         ignore_index: int | None = None,
         reduction_override: str | None = None,
-        **_: Any,
     ) -> Tensor:
         """The loss, called as mmsegmentation's heads and its OHEM sampler call theirs.
 
@@ -166,6 +165,9 @@ class LogitAdjustedLoss(PriorUser):
 
         Returns:
             a float32 scalar, or (N, H, W).
+
+        Raises:
+            TypeError: another argument, which would have no effect.
         """
         ignore_index = named_ignore_index(self, ignore_index)
         if self.counts_labels and is_training_step(self):
@@ -181,7 +183,6 @@ class LogitAdjustedLoss(PriorUser):
         label: Tensor,
         weight: Tensor | None = None,
         ignore_index: int | None = None,
-        **_: Any,
     ) -> Tensor:
         """As :meth:`forward`, of scores that :meth:`adjust` has adjusted."""
         ignore_index = named_ignore_index(self, ignore_index)
