@@ -17,6 +17,7 @@ from mmseg_ltmi.core.priors import PriorBuffer
 from mmseg_ltmi.core.priors.dataset_parts import unwrapped
 from mmseg_ltmi.core.state_dict_hooks import forget_classes, forget_operating_point
 from mmseg_ltmi.models.checkpoint_file import trained_labels
+from mmseg_ltmi.models.decode_heads.decode_losses import check_decode_losses
 from mmseg_ltmi.models.decode_heads.knet_head import check_wrapped
 from mmseg_ltmi.models.decode_heads.refined_scores import check_refinement
 from mmseg_ltmi.models.segmentors import ScoreReadingMixin, heads_of, last_head
@@ -105,7 +106,8 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
             FileNotFoundError: the file of a prior is missing.
             ValueError: a prior, the head that predicts or the val set is of other classes than the
                 train set, or of labels that are read otherwise; a head that K-Net's wraps has a
-                contrast, or a PointHead trains another shift than the coarse head.
+                contrast, a PointHead trains another shift than the coarse head, or a head
+                has a loss that is none of scores.
         """
         super().before_train(runner)
         dataset = runner.train_dataloader.dataset
@@ -119,6 +121,7 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
             check_prior(prior, dataset)
         heads = [m for m in runner.model.modules() if isinstance(m, BaseDecodeHead)]
         for head in heads:
+            check_decode_losses(getattr(head, 'loss_decode', None), type(head).__name__)
             if isinstance(head, IterativeDecodeHead):
                 check_wrapped(head)
         if has_ours:

@@ -30,6 +30,7 @@ from mmseg_ltmi.models.raw_scores import warn_where_exported
 from mmseg_ltmi.prior_message import announce_prior, announce_reading
 
 from .classifiers import CLASSIFIERS, build_classifier
+from .decode_losses import check_decode_losses
 from .hard_pixels import judge_by_trained_scores
 from .label_checks import bad_images, check_padding
 from .record import HeadRecord
@@ -69,9 +70,9 @@ class LTMIHeadMixin(_Head):
             RegionRebalance; filled in like ``contrast``. None leaves it out.
 
     Raises:
-        ValueError: ``out_channels=1``, an unknown classifier, no ``conv_seg`` to replace, two
-            different priors, an online ``test_prior``, or a loss with the name of the contrastive
-            or the region term.
+        ValueError: a ``loss_decode`` that has another place, ``out_channels=1``, an unknown
+            classifier, no ``conv_seg`` to replace, two different priors, an online ``test_prior``,
+            or a loss with the name of the contrastive or the region term.
     """
 
     contrast: PixelContrast | None
@@ -90,8 +91,9 @@ class LTMIHeadMixin(_Head):
         region: dict | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
         name = type(self).__name__
+        check_decode_losses(kwargs.get('loss_decode'), name)
+        super().__init__(*args, **kwargs)
         if self.out_channels == 1:
             raise ValueError(
                 f'{name} gives a single score (out_channels=1), which num_classes=1 and '
