@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -39,10 +40,12 @@ class CosineClassifier(nn.Conv2d):
         before_load(self, _leave_out_bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Scores, float32 at least."""
-        # Norms in float32 at least: a sum of squares overflows half precision.
-        features = F.normalize(at_least_float32(features), dim=1)
-        return F.conv2d(features, self.scale * F.normalize(at_least_float32(self.weight), dim=1))
+        """Scores, float32 at least, also under autocast."""
+        # A sum of squares overflows half precision, which rounds scores up to the scale besides.
+        with torch.autocast(features.device.type, enabled=False):
+            features = F.normalize(at_least_float32(features), dim=1)
+            weight = F.normalize(at_least_float32(self.weight), dim=1)
+            return F.conv2d(features, self.scale * weight)
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, scale={self.scale}'

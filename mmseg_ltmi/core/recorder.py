@@ -43,8 +43,18 @@ class FeatureRecorder:
 
     @property
     def channels(self) -> int:
-        """D, channels of the features."""
-        return self.classifier.in_channels
+        """D, channels of the features.
+
+        Raises:
+            ValueError: the classifier is no convolution or linear layer, which would tell them.
+        """
+        for name in ('in_channels', 'in_features'):
+            if hasattr(self.classifier, name):
+                return getattr(self.classifier, name)
+        raise ValueError(
+            f'a {type(self.classifier).__name__} does not tell how many channels it takes: name '
+            'the convolution or the linear layer that classifies (classifier=)'
+        )
 
     @property
     def has_recorded(self) -> bool:

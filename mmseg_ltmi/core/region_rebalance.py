@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from .losses.functional import logit_adjusted_cross_entropy
 from .pixel_maps import class_means, resize_labels
 from .priors import PresencePrior, PriorBuffer, PriorUser
+from .rank_check import RankCheck
+from .training_step import is_training_step
 
 
 class RegionRebalance(PriorUser):
@@ -23,7 +25,8 @@ class RegionRebalance(PriorUser):
     natural shift; ``W`` and ``b`` are not used in testing.
 
     The presence is that of the class prior's image counts; of a prior without them the pixel shares
-    are taken, with a warning. Beside an online prior the regions are counted as they come.
+    are taken, with a warning. Beside an online prior the regions are counted as they come, in
+    training mode, where gradients are computed.
 
     Sources: with ``centers='learned'`` Cui et al., "Region Rebalance for Long-Tailed Semantic
     Segmentation", arXiv 2204.01969; with ``'simplex'`` the centre collapse of Zhong et al.,
@@ -68,6 +71,7 @@ class RegionRebalance(PriorUser):
         self.register_buffer('centers', fixed, persistent=False)
         self.prior = PriorBuffer(class_prior, num_classes, 'RegionRebalance.class_prior')
         self.presence: PriorBuffer = PresencePrior(num_classes, 'RegionRebalance.class_prior')
+        self._check_ranks = RankCheck()
         self._on_new_prior()
 
     def _on_new_prior(self) -> None:
@@ -92,9 +96,13 @@ class RegionRebalance(PriorUser):
             ``acc_region``, % of the regions whose class has the highest adjusted score.
 
         Raises:
-            RuntimeError: the class prior is still open, and ``tau`` is not 0.
+            RuntimeError: the class prior is still open, and ``tau`` is not 0; in training, the
+                parameters differ between ranks.
         """
-        if self.counts_labels:
+        is_step = is_training_step(self)
+        if is_step:
+            self._check_ranks(self)
+        if is_step and self.counts_labels:
             self.prior.count(labels, self.num_classes)
         with torch.autocast(features.device.type, enabled=False):
             small = resize_labels(labels, features.shape[2:])
@@ -118,7 +126,8 @@ class RegionRebalance(PriorUser):
         if not self.tau:
             return torch.zeros(self.num_classes, device=region.device)
         self.prior.required()  # its error says what to do
-        self.presence.count(region, self.num_classes)
+        if is_training_step(self):
+            self.presence.count(region, self.num_classes)
         return self.presence.required()
 
 

@@ -12,8 +12,13 @@ from typing import Any
 from torch import Tensor, nn
 
 BeforeLoad = Callable[[Any, dict[str, Tensor], str], None]
-OF_SINGLE_CLASSES = re.compile(r'\.queue\.|(^|\.)online_counts$|\.log_prior$')
-"""Names of what is of single classes and is not learned: keys, counts, and a prior."""
+OF_SINGLE_CLASSES = re.compile(r'\.queue\.|(^|\.)online_counts$|\.log_prior$|(^|\.)teacher\.steps$')
+"""Names of what is of single classes and is not learned.
+
+Keys, counts, a prior, and that an averaged teacher has begun.
+"""
+OF_A_POINT = re.compile(r'(^|\.)score_reader\.(memory\.|(point_shift|iou|union)$)')
+"""Names of what a ScoreReader holds of an operating point."""
 
 
 def before_load(module: nn.Module, adapt: BeforeLoad) -> None:
@@ -35,6 +40,16 @@ def forget_classes(state_dict: dict[str, Tensor]) -> list[str]:
     for name in dropped:
         del state_dict[name]
     return dropped
+
+
+def forget_operating_point(state_dict: dict[str, Tensor]) -> bool:
+    """Drop an operating point and its memory; whether there was one."""
+    found = False
+    for name in [name for name in state_dict if OF_A_POINT.search(name)]:
+        value = state_dict.pop(name)
+        # Without a point, the shift is zero and the others are NaN.
+        found |= '.memory.' in name or bool(value.nan_to_num(nan=0.0).any())
+    return found
 
 
 def keep_own_where_absent(module: nn.Module, state_dict: dict[str, Tensor], prefix: str) -> None:

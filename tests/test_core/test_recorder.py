@@ -116,3 +116,10 @@ def test_a_copy_of_the_network_is_without_the_recorder(copied):
     kept = recorder.features
     other(IMAGES)
     assert recorder.features is kept
+
+
+def test_channels_of_a_linear_classifier_and_of_another_layer():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(5, 3), nn.ReLU())
+    assert FeatureRecorder(network, '1').channels == 5
+    with pytest.raises(ValueError, match='a ReLU does not tell .*classifier='):
+        FeatureRecorder(network, '2').channels  # noqa: B018

@@ -1,7 +1,13 @@
 """What docs/plain_pytorch.md shows runs as it stands there."""
 
+import os
+import subprocess
+import sys
+
 import torch
 from pages import blocks_of, run_python
+
+from mmseg_ltmi import ClassPrior
 
 
 def test_blocks_run(tmp_path, monkeypatch):
@@ -13,6 +19,22 @@ def test_blocks_run(tmp_path, monkeypatch):
     assert names['loss'].isfinite()
     assert names['classes'].shape == names['balanced'].shape == (8, 64, 64)
     assert torch.allclose(names['probabilities'].sum(1), torch.ones(8, 64, 64))
+
+
+def test_the_program_of_several_processes_runs(tmp_path):
+    (program,) = [block for block in blocks_of('plain_pytorch.md') if block.file]
+    (tmp_path / program.file).write_text(program.text, 'utf-8')
+    ClassPrior(range(1, 14)).save(tmp_path / 'class_prior.json')
+    start = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, *start, program.file],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
 def test_the_loop_has_ten_lines():

@@ -1,9 +1,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from tiny import demo_run, segmentor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_ltmi import ClassPrior
@@ -172,6 +174,25 @@ def test_names_of_losses():
     loss = {**LOSS, 'loss_name': 'loss_contrast'}
     with pytest.raises(ValueError, match='name of the contrastive term'):
         head(loss_decode=loss)
+
+
+@pytest.mark.parametrize(
+    'loss, remedy',
+    [
+        (dict(type='GMLLoss'), r'GMLLoss cannot be loss_decode of {}: .*contrast=dict\(loss='),
+        ([LOSS, dict(type='DistillationLoss')], 'DistillationLoss cannot .* {}: .*alpha=1.0'),
+    ],
+)
+def test_a_loss_of_something_else_is_told_its_place(loss, remedy, tmp_path):
+    with pytest.raises(ValueError, match=remedy.format('LTMIFCNHead')):
+        head(loss_decode=loss)
+    cfg = demo_run(tmp_path / 'run', 1)
+    if isinstance(loss, dict):
+        loss = dict(loss, num_classes=13)  # which building it by itself wants
+    stock = segmentor(ltmi=False, head=dict(loss_decode=loss, num_classes=13))
+    cfg.model.decode_head = stock['decode_head']
+    with pytest.raises(ValueError, match=remedy.format('FCNHead')):
+        Runner.from_cfg(cfg).train()
 
 
 def test_bad_input():

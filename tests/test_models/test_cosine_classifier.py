@@ -61,6 +61,14 @@ def test_a_half_precision_model_classifies():
         assert model(batch()[0].bfloat16(), mode='tensor').isfinite().all()
 
 
+def test_autocast_leaves_it_in_float32():
+    classifier, features = CosineClassifier(8, 3), torch.randn(1, 8, 4, 4)
+    with torch.autocast('cpu', torch.bfloat16):
+        found = classifier(features)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, classifier(features), rtol=0, atol=0)
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match='scale of a cosine classifier.* -1'):
         MODELS.build(segmentor(head=dict(classifier={**COSINE, 'scale': -1})))

@@ -12,7 +12,8 @@ from torch import distributed, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
-from mmseg_ltmi.core.contrast import PixelSample
+from mmseg_ltmi.core.contrast import PixelContrast, PixelSample
+from mmseg_ltmi.core.region_rebalance import RegionRebalance
 
 STEPS = 3
 NUM_CLASSES = 4
@@ -178,3 +179,28 @@ def test_the_step_is_that_of_one_process_on_the_whole_batch(ranks):
         )
         moved += key.endswith(('weight', 'bias'))
     assert moved
+
+
+def stand_beside(rank, world, folder, kind, wrapped):
+    torch.manual_seed(0)
+    network = DistributedDataParallel(nn.Conv2d(3, 8, 3))
+    term = {'PixelContrast': PixelContrast, 'RegionRebalance': RegionRebalance}[kind](8, 4, COUNTS)
+    if wrapped:
+        term = DistributedDataParallel(term, broadcast_buffers=False)
+    optimizer = torch.optim.SGD([*network.parameters(), *term.parameters()], 0.1)
+    torch.manual_seed(rank)
+    for step in range(4):
+        # Batches of two steps are summed up, after which the weights have moved.
+        terms = term(network(torch.randn(2, 3, 8, 8)), torch.randint(0, 4, (2, 6, 6)))
+        total(terms).backward()
+        if step % 2:
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+@pytest.mark.parametrize('kind', ['PixelContrast', 'RegionRebalance'])
+def test_a_term_beside_the_network_is_wrapped_as_well(tmp_path, kind):
+    run_ranks(stand_beside, 2, tmp_path, kind, True)
+    (tmp_path / 'again').mkdir()
+    with pytest.raises(Exception, match=f'parameters of {kind} differ between the ranks'):
+        run_ranks(stand_beside, 2, tmp_path / 'again', kind, False)

@@ -233,6 +233,36 @@ def test_no_host_waits_in_a_loss(name):
     without_waiting(loss, step)
 
 
+class Copies(TorchDispatchMode):
+    """Refuses copies between devices that the host waits for."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name, kwargs = function._schema.name, kwargs or {}
+        moves = name == 'aten::copy_' and args[0].device != args[1].device
+        if name == 'aten::_to_copy':
+            moves = kwargs.get('device', args[0].device) != args[0].device
+        non_blocking = kwargs.get('non_blocking') or (len(args) > 2 and args[2])
+        assert not moves or non_blocking, f'the host waits for {name}'
+        return function(*args, **kwargs)
+
+
+@pytest.mark.parametrize('weight', [None, [1.0, 2.0, 3.0, 4.0]])
+@pytest.mark.parametrize('test_prior', [None, [1, 2, 3, 4]])
+def test_no_host_waits_for_what_a_cross_entropy_says_of_its_scores(weight, test_prior):
+    """The meta device has a GPU's part here."""
+    loss = dict(type='CrossEntropyLoss', class_weight=weight)
+    head = dict(loss_decode=loss, contrast=None, class_prior=COUNTS, test_prior=test_prior)
+    module = MODELS.build(segmentor(head=head)).decode_head
+    known = module.score_reader.natural_shift.clone()
+    if has_gpu:
+        without_waiting(module, lambda module, _: module._update_reader(in_training=True))
+        torch.testing.assert_close(module.score_reader.natural_shift.cpu(), known)
+    else:
+        module.to('meta')
+        with Copies():
+            module._update_reader(in_training=True)
+
+
 def test_a_wait_is_found():
     def step(module, device):
         module.weight[module.weight > 0].sum()

@@ -1,11 +1,14 @@
 """K-Net's head, which wraps another head and uses only a part of it."""
 
 import pytest
+import torch
 from masks import any_segmentor
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 from own_data import config, write_data
-from tiny import COUNTS
+from tiny import COUNTS, batch, total
+
+from mmseg_ltmi.core.posterior import losses_of
 
 
 def k_net(outside, inside):
@@ -23,6 +26,18 @@ def test_what_has_no_effect_inside_is_refused(part, value):
     with pytest.raises(ValueError, match=wanted):
         MODELS.build(k_net('LTMIIterativeDecodeHead', {part: value}))
     MODELS.build(k_net('LTMIIterativeDecodeHead', {}))  # an LTMI head by itself may be inside
+
+
+def test_an_online_prior_is_counted_once_for_all_stages():
+    config = k_net('LTMIIterativeDecodeHead', {})
+    online = dict(type='LTMILoss', class_prior=dict(type='online', decay=0.5))
+    config.decode_head.kernel_generate_head.loss_decode = online
+    model = MODELS.build(config).train()
+    inputs, samples = batch()
+    total(model.loss(inputs, samples)).backward()
+    known = torch.stack([sample.gt_sem_seg.data for sample in samples]) < model.num_classes
+    (loss,) = losses_of(model.decode_head)
+    assert loss.online_counts.sum() == known.sum()
 
 
 def test_a_run_refuses_it_in_a_stock_head(tmp_path, monkeypatch):

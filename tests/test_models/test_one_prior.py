@@ -252,3 +252,21 @@ def test_a_loss_that_states_no_shift_ends_the_old_reading():
     assert reader.natural_shift.isnan().all() and not reader.has_shift
     scores = torch.randn(1, 4, 2, 2)
     torch.testing.assert_close(reader(scores), scores)
+
+
+def test_a_head_that_calls_its_loss_for_each_branch_counts_once_a_step():
+    torch.manual_seed(0)
+    found = MODELS.build(
+        dict(
+            type='LTMIDAHead', in_channels=8, channels=8, pam_channels=4, num_classes=4,
+            norm_cfg=dict(type='BN'), contrast=dict(queue=dict(size=64)),
+            loss_decode=dict(ONLINE, class_prior=dict(type='online', decay=0.5)),
+        )
+    )  # fmt: skip
+    sums = []
+    for step in range(2):
+        samples = batch(step)[1]
+        found.loss([torch.randn(2, 8, 8, 8)], samples, None)
+        known = torch.stack([sample.gt_sem_seg.data for sample in samples]) < 4
+        sums.append(known.sum().item())
+    assert found.loss_decode.online_counts.sum() == 0.5 * sums[0] + sums[1]

@@ -383,3 +383,19 @@ def test_nothing_stays_of_classes_that_have_moved(how, classes, kept):
     head = runner.model.decode_head
     # Both train on two copies of one image, so that a step counts the same.
     torch.testing.assert_close(head.loss_decode.online_counts, counted * (1 + kept))
+
+
+@pytest.mark.parametrize('classes, steps', [(NAMES, 2), (TURNED, 1)])
+def test_an_average_of_other_classes_begins_anew(classes, steps):
+    """Only the names of the classes tell it: the shapes fit."""
+
+    def run(names, **options):
+        teacher = dict(type='DistilledEncoderDecoder', teacher=dict(type='EMA'), alpha=1.0)
+        cfg = config('online', data(metainfo=dict(classes=names)), **teacher)
+        cfg.update(options)
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+        return runner.model.teacher.steps
+
+    assert run(NAMES) == 1
+    assert run(classes, load_from='work/iter_1.pth', work_dir='tuned') == steps

@@ -108,8 +108,8 @@ class ClassQueue(nn.Module):
     def enqueue(self, samples: Tensor, labels: Tensor, ids: Tensor) -> None:
         """Store samples of all ranks; of more than ``max_new``, or than fit, the last ones stay.
 
-        A sample that is not finite is passed over, so that a step which mixed precision drops for
-        an overflow does not spoil those that follow.
+        A sample that is not finite is passed over, so that a forward pass which overflows in mixed
+        precision does not spoil the steps that follow.
 
         Args:
             samples: (N, D).

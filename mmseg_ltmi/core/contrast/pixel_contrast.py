@@ -11,7 +11,9 @@ from ..distributed import rank_and_world_size
 from ..losses import GMLLoss
 from ..pixel_maps import class_means, gather_pixels, resize_features, resize_labels
 from ..priors import PriorBuffer, PriorUser
+from ..rank_check import RankCheck
 from ..state_dict_hooks import before_load, rename_keys
+from ..training_step import is_training_step
 from .class_queue import ClassQueue
 from .pixel_sampler import ClassBalancedPixelSampler
 from .projection_head import ProjectionHead
@@ -84,6 +86,7 @@ class PixelContrast(PriorUser):
         self.queue: Any = _built(queue, ClassQueue, num_classes=num_classes, channels=channels)
         self.region_keys = region_keys
         self.loss: Any = _built(loss, GMLLoss, num_classes=num_classes)
+        self._check_ranks = RankCheck()
         self._on_new_prior()
         before_load(self, _adapt_to_own_keys)
 
@@ -111,6 +114,10 @@ class PixelContrast(PriorUser):
     ) -> dict[str, Tensor]:
         """The term and what there is to know about it.
 
+        Only a step of training (training mode, gradients computed) stores keys and counts labels.
+        Elsewhere, as in a validation loss, the keys are those of the queue as it stands; no query
+        has its own among them.
+
         Args:
             features: pixel features (B, in_channels, h, w).
             labels: int64 (B, H, W); they are brought to (h, w) by a cell's first pixel. What is
@@ -126,14 +133,18 @@ class PixelContrast(PriorUser):
 
         Raises:
             ValueError: ``key_features`` without ``key_channels`` or the other way round.
-            RuntimeError: the class prior is still open.
+            RuntimeError: the class prior is still open; in training, the parameters differ between
+                ranks.
         """
         if (key_features is None) == self.takes_teacher:
             raise ValueError(
                 'PixelContrast takes key_features if it was built with key_channels, and only then '
                 '(DistilledEncoderDecoder gives it both)'
             )
-        if self.counts_labels:
+        is_step = is_training_step(self)
+        if is_step:
+            self._check_ranks(self)
+        if is_step and self.counts_labels:
             self.prior.count(labels, self.queue.num_classes)
         log_prior = self.prior.required()
         size = features.shape[2:]
@@ -141,18 +152,21 @@ class PixelContrast(PriorUser):
         sample = self.sampler(small, log_prior, logits)
         source = features if key_features is None else resize_features(key_features, size)
         # Before the queries, so that these are the last that a hook on the projector sees.
-        regions = self._regions(source, small) if self.region_keys else None
+        regions = self._regions(source, small) if is_step and self.region_keys else None
         # Pixels are picked before they are projected: the rest of the map costs nothing.
         query = self.projector(gather_pixels(features, sample.pixel))
-        stored = query if key_features is None else gather_pixels(source, sample.pixel)
 
         rank, world_size = rank_and_world_size()
         ids = sample.pixel * world_size + rank  # unique also where ranks' batches differ in size
-        rows = [stored.detach(), _first_of_each(sample.pixel, sample.labels), ids]
-        if regions is not None:
-            rows = [torch.cat(pair) for pair in zip(rows, regions, strict=True)]
-        self.queue.enqueue(*rows)
+        if is_step:
+            stored = query if key_features is None else gather_pixels(source, sample.pixel)
+            rows = [stored.detach(), _first_of_each(sample.pixel, sample.labels), ids]
+            if regions is not None:
+                rows = [torch.cat(pair) for pair in zip(rows, regions, strict=True)]
+            self.queue.enqueue(*rows)
         key, key_labels, key_ids = self.queue.read()
+        if not is_step:  # identities are of the last step
+            key_ids.fill_(-1)
         if self.takes_teacher:
             key = self.key_projector(key)
         loss, log_likelihood = self.loss.with_likelihood(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from .functional import check_reduction
 from .logit_adjustment import check_loss_name, named_ignore_index
 
 
@@ -53,14 +54,21 @@ class SoftmaxFocalLoss(nn.Module):
         """A float32 scalar of scores (N, C, H, W), labels (N, H, W) and weights (N, H, W).
 
         ``reduction_override='none'`` gives the loss of each pixel, as mmsegmentation's OHEM sampler
-        asks for.
+        asks for, and 'sum' their sum.
+
+        Raises:
+            ValueError: another ``reduction_override``.
         """
+        reduction = reduction_override or 'mean'
+        check_reduction(reduction)
         ignore_index = named_ignore_index(self, ignore_index)
         loss = cross_entropy(pred.float(), label, ignore_index=ignore_index, reduction='none')
         # The floor keeps the power's derivative finite where p_y is 1.
         loss = (1 - (-loss).exp()).clamp(min=1e-6).pow(self.gamma) * loss
         if weight is not None:
             loss = loss * weight
-        if reduction_override == 'none':
+        if reduction == 'none':
             return self.loss_weight * loss
+        if reduction == 'sum':
+            return self.loss_weight * loss.sum()
         return self.loss_weight * loss.sum() / (label != ignore_index).sum().clamp(min=1)

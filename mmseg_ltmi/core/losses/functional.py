@@ -58,7 +58,7 @@ def logit_adjusted_cross_entropy(
         LabelOutOfRangeError: a label outside 0..C-1 that is not ``ignore_index`` (checked on the
             CPU; on a GPU the check would stall the stream, and torch asserts on the device).
     """
-    _check_reduction(reduction)
+    check_reduction(reduction)
     num_classes = logits.shape[1]
     if log_prior.shape != (num_classes,):
         raise ValueError(
@@ -280,7 +280,7 @@ def mixture_cross_entropy(
     Shape:
         log_likelihood (*, N, C). Returns (*), or (*, N) for 'none'.
     """
-    _check_reduction(reduction)
+    check_reduction(reduction)
     log_joint = log_likelihood + log_prior.to(log_likelihood)
     known = (query_labels >= 0) & (query_labels < log_prior.shape[0])
     label = query_labels.where(known, 0).expand(log_joint.shape[:-1])
@@ -323,7 +323,8 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _check_reduction(reduction: str) -> None:
+def check_reduction(reduction: str) -> None:
+    """Raise ValueError for what no loss knows."""
     if reduction not in ('mean', 'sum', 'none'):
         raise ValueError(f"reduction is {reduction!r}: use 'mean', 'sum' or 'none'")
 

@@ -7,11 +7,12 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ..buffer_dtype import KeepBufferDtype
 from ..state_dict_hooks import before_load
 from .functional import gml_terms
 
 
-class GMLLoss(nn.Module):
+class GMLLoss(KeepBufferDtype):
     """Label-aware contrastive loss of the mixture model of p(z|y), plus the temperature's own term.
 
     ``L_con`` moves the features and sees T as a constant. ``L_T`` is the same loss with ``q.k``

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..priors import PriorBuffer, PriorUser
 from ..priors.class_prior import occurs
 from ..state_dict_hooks import before_load, rename_keys
+from ..training_step import is_training_step
 from .functional import logit_adjusted_cross_entropy
 
 
@@ -150,7 +151,6 @@ class LogitAdjustedLoss(PriorUser):
         weight: Tensor | None = None,
         ignore_index: int | None = None,
         reduction_override: str | None = None,
-        **_: Any,
     ) -> Tensor:
         """The loss, called as mmsegmentation's heads and its OHEM sampler call theirs.
 
@@ -165,10 +165,12 @@ class LogitAdjustedLoss(PriorUser):
 
         Returns:
             a float32 scalar, or (N, H, W).
+
+        Raises:
+            TypeError: another argument, which would have no effect.
         """
         ignore_index = named_ignore_index(self, ignore_index)
-        # OHEM asks for the loss of each pixel first, without gradient: that is no step.
-        if self.counts_labels and self.training and torch.is_grad_enabled():
+        if self.counts_labels and is_training_step(self):
             self.prior.count(label, pred.shape[1], ignore_index)
         elif self.prior.is_online:
             self.prior.expect_classes(pred.shape[1], label.device)
@@ -181,7 +183,6 @@ class LogitAdjustedLoss(PriorUser):
         label: Tensor,
         weight: Tensor | None = None,
         ignore_index: int | None = None,
-        **_: Any,
     ) -> Tensor:
         """As :meth:`forward`, of scores that :meth:`adjust` has adjusted."""
         ignore_index = named_ignore_index(self, ignore_index)

@@ -39,7 +39,7 @@ class KeyOrigins(NamedTuple):
 
 
 class ClassMemory(KeepBufferDtype):
-    """Reads a pixel's class from embedded pixels of the train set.
+    """Reads a pixel's class from embedded pixels of the train set, on the device of the keys.
 
     ``log p(z|c) = log sum_j w_j exp(q.k_j / T)`` over the keys of class c, whose shares ``w_j`` sum
     to one: the mixture that the contrastive term is trained with. Its posterior with all classes
@@ -61,7 +61,7 @@ class ClassMemory(KeepBufferDtype):
         report: what the memory was made of.
 
     Shape:
-        features (B, in_channels, h, w) to (B, C, h, w), float32 at least.
+        features (B, in_channels, h, w) to (B, C, h, w), float32 at least, also under autocast.
 
     Raises:
         ValueError: no key, labels outside 0..C-1, shares or numbers that are not positive, keys
@@ -98,7 +98,10 @@ class ClassMemory(KeepBufferDtype):
                 f'a memory keeps a ProjectionHead, not a {type(projector).__name__}: store the '
                 "network's own features instead (projector=None)"
             )
+        device = keys.device
+        labels = labels.to(device)
         shares = torch.ones(len(keys)) if shares is None else shares.float()
+        shares = shares.to(device)
         _check(keys, labels, shares, num_classes, temperature, classes)
         self.num_classes = num_classes
         self.classes = tuple(classes)
@@ -106,19 +109,20 @@ class ClassMemory(KeepBufferDtype):
         self.report = dict(report or {})
         order, column = sort_by_class(labels, num_classes)
         self.origins = origins and KeyOrigins(
-            origins.images, origins.image[order], origins.position[order]
+            origins.images, *(of[order.to(of.device)] for of in (origins.image, origins.position))
         )
-        self.projector: Any = None if projector is None else copy.deepcopy(projector)
+        self.projector: Any = None if projector is None else copy.deepcopy(projector).to(device)
         # A row per class, so that its sum is over a dimension; what a class lacks weighs nothing.
         row = labels[order]
         room = int(column.max()) + 1
-        self.register_buffer('keys', torch.zeros(num_classes, room, keys.shape[1]))
-        self.register_buffer('log_share', torch.full((num_classes, room), -torch.inf))
+        empty = torch.zeros(num_classes, room, keys.shape[1], device=device)
+        self.register_buffer('keys', empty)
+        self.register_buffer('log_share', torch.full_like(empty[..., 0], -torch.inf))
         self.keys[row, column] = F.normalize(keys[order].float(), dim=1)
-        total = torch.zeros(num_classes).index_add_(0, labels, shares)
+        total = torch.zeros(num_classes, device=device).index_add_(0, labels, shares)
         self.log_share[row, column] = (shares[order] / total[row]).log()
-        self.register_buffer('temperature', torch.tensor(float(temperature)))
-        self.register_buffer('weight', torch.tensor(float(weight)))
+        self.register_buffer('temperature', torch.tensor(float(temperature), device=device))
+        self.register_buffer('weight', torch.tensor(float(weight), device=device))
         self.requires_grad_(False).eval()
 
     @property
@@ -146,6 +150,11 @@ class ClassMemory(KeepBufferDtype):
 
     def forward(self, features: Tensor) -> Tensor:
         """The log-posterior (B, C, h, w) of equally likely classes, of (B, in_channels, h, w)."""
+        # q.k / T reaches 1 / T, of which half precision keeps no more than a tenth.
+        with torch.autocast(features.device.type, enabled=False):
+            return self._read(features)
+
+    def _read(self, features: Tensor) -> Tensor:
         query = features.movedim(1, -1).flatten(0, 2)
         keys = (self.keys / (self.temperature * LN2)).flatten(0, 1).T
         if torch.jit.is_tracing():  # for images of any size: neither checks nor blocks
@@ -233,7 +242,7 @@ class ClassMemory(KeepBufferDtype):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> ClassMemory:
-        """The memory of a state dict; only what that holds is known.
+        """The memory of a state dict, on its device; only what that holds is known.
 
         Raises:
             KeyError: it lacks an entry.
@@ -266,7 +275,7 @@ def sort_by_class(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """The order of labels by class, stable, and the rank of each of these within its class.
 
     Args:
-        labels: int64 (K,), classes, on the CPU.
+        labels: int64 (K,), classes.
         num_classes: C.
 
     Returns:
@@ -274,7 +283,8 @@ def sort_by_class(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """
     order = labels.argsort(stable=True)
     count = labels.bincount(minlength=num_classes)
-    return order, torch.arange(len(order)) - (count.cumsum(0) - count)[labels[order]]
+    place = torch.arange(len(order), device=labels.device)
+    return order, place - (count.cumsum(0) - count)[labels[order]]
 
 
 def embed_pixels(features: Tensor, projector: nn.Module | None) -> Tensor:

@@ -38,7 +38,9 @@ def fit_temperature(samples: Tensor, labels: Tensor, image: Tensor, num_classes:
     count = other.float() @ group
     known = count.gather(1, labels[query][:, None])[:, 0] > 0
     score = samples[query] @ samples.T
-    per_class = torch.zeros(num_classes).index_add_(0, labels[query], known.float())
+    per_class = torch.zeros(num_classes, device=labels.device).index_add_(
+        0, labels[query], known.float()
+    )
     if not known.any():
         return TEMPERATURES[len(TEMPERATURES) // 2]
 
@@ -49,7 +51,7 @@ def fit_temperature(samples: Tensor, labels: Tensor, image: Tensor, num_classes:
         log_posterior = mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
         log_posterior = log_posterior.masked_fill(count == 0, -math.inf).log_softmax(1)
         found = log_posterior.gather(1, labels[query][:, None])[:, 0].where(known, 0)
-        total = torch.zeros(num_classes).index_add_(0, labels[query], found)
+        total = torch.zeros(num_classes, device=labels.device).index_add_(0, labels[query], found)
         return float((total / per_class).nanmean())
 
     return max(TEMPERATURES, key=likelihood)

@@ -91,7 +91,8 @@ class ScoreReader(KeepBufferDtype):
         """
         for own, new in ((self.natural_shift, natural_shift), (self.log_prior, log_prior)):
             if new is not None and new.shape == own.shape:
-                own.copy_(new)
+                # That of a cross-entropy is made on the CPU, and a plain copy would wait for a GPU.
+                own.copy_(new, non_blocking=not own.is_cpu)
                 self.has_shift |= own is self.natural_shift
 
     def _load_from_state_dict(

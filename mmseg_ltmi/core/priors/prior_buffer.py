@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..buffer_dtype import KeepBufferDtype
 from ..distributed import sum_over_ranks
 from ..state_dict_hooks import after_load, before_load
 from .class_prior import SMOOTHING, ClassPrior, build_class_prior
@@ -19,15 +22,15 @@ SAME = 1e-3
 """Two log-priors that differ by no more are one prior: files round, smoothing moves a little."""
 
 
-class PriorBuffer(nn.Module):
-    """The log-prior of the module that has it.
+class PriorBuffer(KeepBufferDtype):
+    """The log-prior of the module that has it; in a model of half precision it stays as it is.
 
     Args:
         class_prior: a published name, a path, counts or probabilities, a dict or a ClassPrior. A
             file that is missing is an error when training begins: a trained model is used without
             it. None leaves the prior open until :meth:`set`; ``'online'`` counts the labels that
             :meth:`count` is shown, over all ranks, and ``dict(type='online', decay=0.999)`` lets
-            old counts fade by that factor a step.
+            old counts fade by that factor each time, which is a step (see :meth:`one_step`).
         num_classes: C, where it is known.
         name: what messages call it, such as 'LogitAdjustedLoss.class_prior'.
 
@@ -46,6 +49,7 @@ class PriorBuffer(nn.Module):
     online_counts: Tensor
     missing = ''
     _has_warned = False
+    _is_counted: bool | None = None  # None outside of one_step
 
     def __init__(self, class_prior: Any, num_classes: int | None, name: str) -> None:
         super().__init__()
@@ -112,6 +116,10 @@ class PriorBuffer(nn.Module):
         if self.decay is None:
             return
         self.expect_classes(num_classes, labels.device)
+        if self._is_counted:
+            return
+        if self._is_counted is not None:
+            self._is_counted = True
         known = (labels >= 0) & (labels < num_classes) & (labels != ignore_index)
         # The spare bin takes the rest; one_hot or boolean picking would wait for the device.
         place = labels.where(known, num_classes).flatten()
@@ -119,6 +127,19 @@ class PriorBuffer(nn.Module):
         counts.index_add_(0, place, torch.ones_like(place, dtype=torch.float64))
         self.online_counts = self.decay * self.online_counts + sum_over_ranks(counts)[:-1]
         self._update_log_prior()
+
+    @contextmanager
+    def one_step(self) -> Iterator[None]:
+        """Within it labels count once, by the first call of :meth:`count`.
+
+        A head may call its loss several times in a step, for branches or stages: old counts would
+        fade with each.
+        """
+        self._is_counted = False
+        try:
+            yield
+        finally:
+            self._is_counted = None
 
     def required(self) -> Tensor:
         """The log-prior, for training.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..buffer_dtype import KeepBufferDtype
 from .prior_buffer import PriorBuffer
 
 
-class PriorUser(nn.Module):
+class PriorUser(KeepBufferDtype):
     """What has a prior: it is set now, later, or by another module that has the same one.
 
     Attributes:

@@ -13,13 +13,15 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import HOOKS
 
+from mmseg_ltmi.core.posterior import ScoreReader
 from mmseg_ltmi.core.priors import PriorBuffer
 from mmseg_ltmi.core.priors.dataset_parts import distinct_images, image_file, unwrapped
-from mmseg_ltmi.core.state_dict_hooks import forget_classes
+from mmseg_ltmi.core.state_dict_hooks import forget_classes, forget_operating_point
 from mmseg_ltmi.models.checkpoint_file import trained_labels
+from mmseg_ltmi.models.decode_heads.decode_losses import check_decode_losses
 from mmseg_ltmi.models.decode_heads.knet_head import check_wrapped
 from mmseg_ltmi.models.decode_heads.refined_scores import check_refinement
-from mmseg_ltmi.models.segmentors import heads_of, last_head
+from mmseg_ltmi.models.segmentors import ScoreReadingMixin, heads_of, last_head
 from mmseg_ltmi.prior_message import forget_announcements
 from mmseg_ltmi.prior_table import in_one_line
 
@@ -43,6 +45,7 @@ from .run_checks import (
 )
 
 PACKAGE = __name__.split('.')[0]
+DROPPED = 'training changes the model: its operating point is dropped'
 UNLESS = (
     ". If their files are numbered otherwise, default_hooks=dict(runtime_info=dict(type='mmseg."
     "RuntimeInfoHook', compare=False)) leaves this comparison out"
@@ -63,8 +66,10 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
     - A warning says where a prior was counted before a train set is resampled, the scores are read
       for the resampled one, a sampler draws in its own way, or a stock head's shifted scores decide
       as they are.
-    - From a checkpoint of other classes training takes the weights, and neither a queue's keys nor
-      the counts of an online prior.
+    - From a checkpoint of other classes training takes the weights, and neither a queue's keys, nor
+      the counts of an online prior, nor the average of an EMA teacher.
+    - Training drops an operating point and its memory, of the config or of a checkpoint, before
+      EMAHook copies the model.
     - In runs with a model or a metric of this package, an evaluated data set of other classes or
       another ``reduce_zero_label`` than the train set is an error, and so is a metric whose
       ``ignore_index`` is a class in training, or the other way round. Without training the classes
@@ -79,6 +84,22 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         self._trained: tuple[str, Mapping[str, Any]] = ('the checkpoint', {})
         self._compared: Any = None
 
+    def before_run(self, runner: Runner) -> None:
+        """Drop an operating point, if this run trains."""
+        super().before_run(runner)
+        if not isinstance(runner._train_loop, BaseLoop):  # only train() has built it by now
+            return
+        # In the first step it would be too late: EMAHook pairs the buffers of its copy with the
+        # model's by their order, and a memory that goes away is some.
+        readers = [m for m in runner.model.modules() if isinstance(m, ScoreReader) and m.has_point]
+        for model in runner.model.modules():
+            if isinstance(model, ScoreReadingMixin) and model.reader in readers:
+                model.drop_operating_point()
+        for reader in readers:  # also of a head under another segmentor
+            reader.reset_point()
+        if readers:
+            runner.logger.info(DROPPED)
+
     def before_train(self, runner: Runner) -> None:
         """Compare the model's priors, and what validates it, with the train set.
 
@@ -86,7 +107,8 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
             FileNotFoundError: the file of a prior is missing.
             ValueError: a prior, the head that predicts or the val set is of other classes than the
                 train set, or of labels that are read otherwise; a head that K-Net's wraps has a
-                contrast, or a PointHead trains another shift than the coarse head.
+                contrast, a PointHead trains another shift than the coarse head, or a head
+                has a loss that is none of scores.
         """
         super().before_train(runner)
         dataset = runner.train_dataloader.dataset
@@ -100,6 +122,7 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
             check_prior(prior, dataset)
         heads = [m for m in runner.model.modules() if isinstance(m, BaseDecodeHead)]
         for head in heads:
+            check_decode_losses(getattr(head, 'loss_decode', None), type(head).__name__)
             if isinstance(head, IterativeDecodeHead):
                 check_wrapped(head)
         if has_ours:
@@ -142,17 +165,24 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         self._compare(runner, runner.test_loop, 'the test set')
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Drop what the checkpoint holds of single classes, if training goes on with others."""
+        """Drop its operating point and, with other classes, what it holds of single ones, to train.
+
+        The weights stay.
+        """
         self._trained = ('the checkpoint', trained_labels(checkpoint))
-        if not isinstance(runner._train_loop, BaseLoop):  # only train() has built it by now
+        if not isinstance(runner._train_loop, BaseLoop):
             return
+        averaged, state = checkpoint.get('ema_state_dict'), checkpoint.get('state_dict', checkpoint)
+        forget_operating_point(averaged or {})  # EMAHook wants the same names
+        if forget_operating_point(state):
+            runner.logger.info(DROPPED)
         if not has_other_classes(self._trained[1], runner.train_dataloader.dataset):
             return
-        forget_classes(checkpoint.get('ema_state_dict') or {})  # EMAHook wants the same names
-        if forget_classes(checkpoint.get('state_dict', checkpoint)):
+        forget_classes(averaged or {})
+        if forget_classes(state):
             runner.logger.warning(
-                "the checkpoint's classes are not the train set's: the queue's keys and the counts "
-                'of an online prior begin anew'
+                "the checkpoint's classes are not the train set's: the queue's keys, the counts of "
+                'an online prior and an EMA teacher begin anew'
             )
 
     def _compare(self, runner: Runner, loop: Any, name: str) -> None:

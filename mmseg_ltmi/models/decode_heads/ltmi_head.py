@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,12 @@ from mmseg_ltmi.core.priors import (
 from mmseg_ltmi.core.priors.class_prior import occurs
 from mmseg_ltmi.core.region_rebalance import RegionRebalance
 from mmseg_ltmi.core.state_dict_hooks import before_load, keep_own_where_absent, rename_keys
+from mmseg_ltmi.core.training_step import is_training_step
 from mmseg_ltmi.models.raw_scores import warn_where_exported
 from mmseg_ltmi.prior_message import announce_prior, announce_reading
 
 from .classifiers import CLASSIFIERS, build_classifier
+from .decode_losses import check_decode_losses
 from .hard_pixels import judge_by_trained_scores
 from .label_checks import bad_images, check_padding
 from .record import HeadRecord
@@ -67,9 +70,9 @@ class LTMIHeadMixin(_Head):
             RegionRebalance; filled in like ``contrast``. None leaves it out.
 
     Raises:
-        ValueError: ``out_channels=1``, an unknown classifier, no ``conv_seg`` to replace, two
-            different priors, an online ``test_prior``, or a loss with the name of the contrastive
-            or the region term.
+        ValueError: a ``loss_decode`` that has another place, ``out_channels=1``, an unknown
+            classifier, no ``conv_seg`` to replace, two different priors, an online ``test_prior``,
+            or a loss with the name of the contrastive or the region term.
     """
 
     contrast: PixelContrast | None
@@ -88,8 +91,9 @@ class LTMIHeadMixin(_Head):
         region: dict | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
         name = type(self).__name__
+        check_decode_losses(kwargs.get('loss_decode'), name)
+        super().__init__(*args, **kwargs)
         if self.out_channels == 1:
             raise ValueError(
                 f'{name} gives a single score (out_channels=1), which num_classes=1 and '
@@ -262,7 +266,9 @@ class LTMIHeadMixin(_Head):
             # A class that training never showed was not learned, however frequent it is here.
             wanted = wanted.where(occurs(prior), prior)
             # By Bayes. Scores of which no loss says what they are pass for p(c|x).
-            natural = torch.zeros_like(prior) if shift is None else shift.to(prior)
+            natural = torch.zeros_like(prior)
+            if shift is not None:  # of a cross-entropy it is on the CPU
+                natural = shift.to(prior, non_blocking=not prior.is_cpu)
             shift = natural - prior + wanted
         return shift, wanted
 
@@ -302,6 +308,9 @@ class LTMIHeadMixin(_Head):
     def loss(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """The plain head's losses, and those of the contrastive and the region term.
 
+        A step of training (training mode, gradients computed) ends an operating point, and tells
+        the reader how scores are read. A validation loss leaves all as it is.
+
         A head that expects a teacher leaves the contrastive term to its segmentor, which takes the
         record of the step by :meth:`take_record`.
 
@@ -326,12 +335,16 @@ class LTMIHeadMixin(_Head):
             prior.check_ignore_index(self.ignore_index)
         if self.test_prior is not None:
             self._check_trained_prior()
-        if self.score_reader.has_point:
+        is_step = is_training_step(self)
+        if is_step and self.score_reader.has_point:
             print_log('training changes the model: its operating point is dropped', 'current')
             self.score_reader.reset_point()
         record = self._record = HeadRecord()
         try:
-            losses = super().loss(*args, **kwargs)
+            with ExitStack() as stack:
+                for online in {prior for prior in self._priors() if prior.is_online}:
+                    stack.enter_context(online.one_step())
+                losses = super().loss(*args, **kwargs)
         except LabelOutOfRangeError as error:
             how = self.num_classes, self.ignore_index
             images = bad_images(record.labels, record.data_samples, *how)
@@ -340,7 +353,8 @@ class LTMIHeadMixin(_Head):
             raise LabelOutOfRangeError(f'{error}; images: {images}') from error
         finally:
             self._record = None
-        self._update_reader(in_training=True)
+        if is_step:
+            self._update_reader(in_training=True)
         if self.region is not None:
             labels = record.class_labels(self.ignore_index)
             losses.update(self.region(record.features, labels))
@@ -391,7 +405,8 @@ class LTMIHeadMixin(_Head):
         Interpolation preserves a constant per class. No copy of the scores is made at full
         resolution: with 150 classes at 512x512 a head's losses take 0.97 times cross-entropy's
         time, and 1.09 times with the prior added there (docs/experiments/performance.md).
-        ``acc_seg`` in the log is then of the natural posterior.
+        ``acc_seg`` in the log is then of the scores as training's softmax sees them: of the natural
+        posterior with ``tau=1`` and no class weights. Elsewhere it is of the raw scores.
         """
         loss, *others = losses_of(self)
         return (

@@ -27,6 +27,7 @@ from mmseg_ltmi.core.posterior import (
 from mmseg_ltmi.core.posterior.score_reader import MEMORY
 from mmseg_ltmi.core.priors import check_priors_found
 from mmseg_ltmi.core.state_dict_hooks import before_load, rename_keys
+from mmseg_ltmi.core.training_step import is_training_step
 from mmseg_ltmi.models.decode_heads import LTMIHeadMixin, LTMIMaskHeadMixin
 from mmseg_ltmi.models.decode_heads.classifiers import CLASSIFIERS
 from mmseg_ltmi.models.decode_heads.ltmi_head import OWN_LOSSES
@@ -89,6 +90,11 @@ class ScoreReadingMixin(_Segmentor):
         self.reader.set_point(point, memory)
         self._point = point
 
+    def drop_operating_point(self) -> None:
+        """Read the natural posterior again, as training does."""
+        self._point = None
+        self.reader.reset_point()
+
     @property
     def reader(self) -> Any:
         """The ScoreReader of the last head, or the segmentor's; None in a teacher."""
@@ -121,11 +127,13 @@ class ScoreReadingMixin(_Segmentor):
         self.score_reader.update(shift, log_prior)
 
     def loss(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """The plain segmentor's losses; training ends an operating point."""
-        self._point = None
+        """The plain segmentor's losses; training ends an operating point, a validation does not."""
+        is_step = is_training_step(self)
+        if is_step:
+            self._point = None
         self._check_heads()
         losses = super().loss(*args, **kwargs)
-        if not isinstance(last_head(self), LTMIHeadMixin):
+        if is_step and not isinstance(last_head(self), LTMIHeadMixin):
             if self.score_reader.has_point:
                 self.score_reader.reset_point()
             self._update_own_reader()

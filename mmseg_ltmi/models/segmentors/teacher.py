@@ -7,9 +7,11 @@ a moving average of the network itself.
 from __future__ import annotations
 
 import copy
+import logging
 from typing import Any, NamedTuple
 
 import torch
+from mmengine.logging import print_log
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from torch import Tensor, nn
@@ -17,6 +19,8 @@ from torch import Tensor, nn
 from mmseg_ltmi.core.posterior import natural_shift_of_head, predicting_losses_of
 from mmseg_ltmi.core.priors import check_priors_found
 from mmseg_ltmi.core.recorder import FeatureRecorder
+from mmseg_ltmi.core.state_dict_hooks import before_load
+from mmseg_ltmi.core.training_step import is_training_step
 from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
 
 from .ltmi_segmentors import heads_of, last_head
@@ -137,11 +141,12 @@ class FrozenTeacher(Teacher):
 class EMATeacher(Teacher):
     """A moving average of the student itself; checkpoints hold it.
 
-    Before it sees a batch it becomes ``m * average + (1 - m) * student``, and before the first one
-    the student itself, whose weights were loaded by then. BatchNorm's running statistics are
-    averaged with the weights' momentum, since they belong to them; integer buffers are copied.
-    Where k batches make one step (``accumulative_counts``), it moves with each of them: take the
-    k-th root of the momentum.
+    Before it sees a batch of training it becomes ``m * average + (1 - m) * student``, and before
+    the first one the student itself, whose weights were loaded by then. BatchNorm's running
+    statistics are averaged with the weights' momentum, since they belong to them; integer buffers
+    are copied. Where k batches make one step (``accumulative_counts``), it moves with each of them:
+    take the k-th root of the momentum. From a checkpoint whose average does not fit, as of other
+    classes, it begins anew.
 
     mmengine's ExponentialMovingAverage would not do: with buffers, it goes on to update the memory
     that its module left when it was moved to a GPU.
@@ -168,6 +173,7 @@ class EMATeacher(Teacher):
         _keep_features_only(self.network)
         self.channels = classifier_of(last_head(self.network)).in_channels
         self.register_buffer('steps', torch.tensor(0))
+        before_load(self, _begin_anew_where_it_does_not_fit)
 
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:
@@ -185,9 +191,29 @@ class EMATeacher(Teacher):
     def forward(self, inputs: Tensor, data_samples: list, student: EncoderDecoder) -> TeacherOutput:
         # Here and not after the step, so that it needs no hook and that a run which is resumed
         # goes on exactly.
-        if student.training:
+        if is_training_step(student):
             self.update(student)
         return _run(self.network, inputs, data_samples)
+
+
+def _begin_anew_where_it_does_not_fit(
+    teacher: EMATeacher, state_dict: dict[str, Tensor], prefix: str
+) -> None:
+    # What is left out of a load stays random, and an average that has begun keeps most of it.
+    if f'{prefix}steps' not in state_dict:
+        return
+    for name, own in teacher.network.state_dict().items():
+        saved = state_dict.get(f'{prefix}network.{name}')
+        if own.is_floating_point() and (saved is None or saved.shape != own.shape):
+            how = 'is missing' if saved is None else f'has shape {tuple(saved.shape)}'
+            print_log(
+                f'the EMA teacher begins anew as the student: {prefix}network.{name} of the '
+                f'checkpoint {how}, and the model has {tuple(own.shape)}',
+                'current',
+                logging.WARNING,
+            )
+            state_dict[f'{prefix}steps'] = torch.zeros_like(teacher.steps)
+            return
 
 
 SHORT_NAMES = {'EMA': 'EMATeacher'}

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from mmseg.models.losses import CrossEntropyLoss
 
 from mmseg_ltmi.core.losses import (
+    BLVLoss,
     DistillationLoss,
     GMLLoss,
     LogitAdjustedLoss,
+    LTMILoss,
     SoftmaxFocalLoss,
 )
 from mmseg_ltmi.core.losses.functional import (
@@ -272,3 +274,50 @@ def test_focal_by_hand():
     assert nothing.item() == 0 and nothing.requires_grad
     with pytest.raises(ValueError, match='gamma must not be negative'):
         SoftmaxFocalLoss(-1.0)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    'class_weight', ['median_frequency', 'inverse_sqrt', [1.1, 2.3, 0.7], None]
+)
+def test_a_model_of_half_precision_keeps_prior_and_temperature(class_weight, dtype):
+    """Half precision rounds the shift of a rare class by a percent, and counts overflow in it."""
+    for prior in ([90, 9, 1], 'online'):
+        exact, half = (
+            LogitAdjustedLoss(prior, class_weight=class_weight, num_classes=3) for _ in range(2)
+        )
+        half.to(dtype)
+        scores = torch.randn(1, 3, 300, 300).to(dtype)
+        labels = torch.randint(0, 3, (1, 300, 300))
+        losses = exact(scores, labels), half(scores, labels)
+        torch.testing.assert_close(*losses, rtol=0, atol=0)
+        half.to(dtype)
+        assert torch.equal(half.natural_shift(), exact.natural_shift())
+        assert prior != 'online' or half.online_counts.sum() == 300 * 300
+    for learned in (True, False):
+        terms = [GMLLoss(3, 0.07, learn_temperature=learned) for _ in range(2)]
+        assert torch.equal(terms[0].temperature, terms[1].to(dtype).temperature)
+
+
+@pytest.mark.parametrize('kind', [LogitAdjustedLoss, LTMILoss, BLVLoss])
+@pytest.mark.parametrize(
+    'options', [dict(reduction='none'), dict(ingore_index=0), dict(avg_factor=7)]
+)
+def test_what_a_loss_would_not_do_is_refused(kind, options):
+    loss = kind([90, 9, 1])
+    scores, labels = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
+    with pytest.raises(TypeError, match=f'unexpected keyword argument .{next(iter(options))}'):
+        loss(scores, labels, **options)
+
+
+@pytest.mark.parametrize('loss', [LogitAdjustedLoss([90, 9, 1]), SoftmaxFocalLoss()])
+def test_reductions_are_of_the_loss_of_each_pixel(loss):
+    scores, labels = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
+    labels[0, 0] = 255
+    each = loss(scores, labels, reduction_override='none')
+    torch.testing.assert_close(loss(scores, labels, reduction_override='sum'), each.sum())
+    for mean in (None, 'mean'):
+        found = loss(scores, labels, reduction_override=mean)
+        torch.testing.assert_close(found, each.sum() / 12)
+    with pytest.raises(ValueError, match="reduction is 'average': use 'mean'"):
+        loss(scores, labels, reduction_override='average')
