@@ -1,11 +1,14 @@
 """LongTailVisualizationHook, through a Runner with a local backend."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.dist import is_distributed
 from mmengine.hooks import Hook
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.registry import HOOKS
@@ -14,6 +17,7 @@ from PIL import Image
 from ranks import run_ranks
 from tiny import demo_run
 
+from mmseg_ltmi.apis.config_changes import set_cpu_processes
 from mmseg_ltmi.engine import LongTailVisualizationHook
 from mmseg_ltmi.engine.hooks import long_tail_visualization_hook as hook_module
 from mmseg_ltmi.engine.hooks.rare_images import RareImages
@@ -43,7 +47,10 @@ def run(folder, steps=2, stock=False, train=True, **options):
     validate(cfg, steps)
     cfg.visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
     cfg.custom_hooks += [dict(type='LongTailVisualizationHook', **options)]
-    runner = Runner.from_cfg(cfg)
+    if is_distributed():
+        set_cpu_processes(cfg)
+        cfg.launcher = 'pytorch'
+    runner = RUNNERS.build(cfg) if is_distributed() else Runner.from_cfg(cfg)
     if train:
         runner.train()
     else:
@@ -128,6 +135,7 @@ def test_a_stock_head_has_no_queue(tmp_path):
 
 
 def work(rank, world, folder):
+    os.environ['LOCAL_RANK'] = str(rank)  # mmengine asks for it
     drawn = []
     for name in ('draw_tail_page', 'plot_queue_use', 'plot_embeddings'):
         original = getattr(hook_module, name)
