@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 from tiny import COUNTS, batch, segmentor, total
+from torch import nn
 
 from mmseg_ltmi import ClassPrior
 
@@ -148,7 +149,11 @@ def test_whole_loss_and_all_gradients(kind, classifier, tmp_path):
     model = MODELS.build(config).double()
     torch.nn.init.normal_(model.decode_head.conv_seg.weight)
     # In evaluation mode BatchNorm does not change what the second pass sees.
-    model.eval()
+    for module in model.train().modules():
+        if isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)):
+            module.eval()
+    if kind == 'EMA':
+        model.teacher.steps.fill_(1)  # at 0 it would become the student itself
     inputs, samples = batch(number=2, size=32)
     inputs = inputs.double()
 

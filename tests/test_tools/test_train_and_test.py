@@ -76,14 +76,14 @@ def cascade(**changes):
             ),
             tta_model=dict(type='SegTTAModel'),
             test_evaluator=[dict(type='LogitAdjustmentSweep'), dict(type='IoUMetric')],
-            test_dataloader=dict(dataset=dict(pipeline=[dict(type='LoadAnnotations')])),
             **changes,
         )
     )
 
 
 def test_the_last_head_and_the_metric_are_found():
-    cfg = cascade()
+    labelled = dict(dataset=dict(pipeline=[dict(type='LoadAnnotations')]))
+    cfg = cascade(test_dataloader=labelled)
     set_reading(cfg, 0.5)
     set_per_class_file(cfg, '/a/rows.csv')
     set_prediction_folder(cfg, '/a/out')
