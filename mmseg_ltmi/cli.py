@@ -194,7 +194,11 @@ def _test(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--per-class', metavar='FILE', help='write a row per class to this .json or .csv file'
     )
-    parser.add_argument('--out', metavar='FOLDER', help='write the predicted label maps here')
+    parser.add_argument(
+        '--out',
+        metavar='FOLDER',
+        help='write the predicted label maps here; a split without labels is not judged then',
+    )
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', metavar='FOLDER', help='write images of predictions here')
     parser.add_argument(
