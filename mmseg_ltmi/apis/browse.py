@@ -25,7 +25,14 @@ from mmseg_ltmi.visualization import TailImage, choose_images, draw_tail_page
 
 from .config_changes import read_config
 from .empty_split import naming_empty_split
-from .trained_model import check_trained, class_prior_of, load_model, metainfo_of, split_dataset
+from .trained_model import (
+    check_num_classes,
+    check_trained,
+    class_prior_of,
+    load_model,
+    metainfo_of,
+    split_dataset,
+)
 
 
 @dataclass(frozen=True)
@@ -104,11 +111,7 @@ def browse(
     priors = []
     for i, (name, model) in enumerate(models.items()):
         check_trained(model, metainfo, name)
-        if model.num_classes != len(metainfo['classes']):
-            raise ValueError(
-                f'{name} has {model.num_classes} classes, the data set has '
-                f'{len(metainfo["classes"])}: give the config and the checkpoint of its classes'
-            )
+        check_num_classes(model, metainfo, name)
         own = configs[min(i, len(configs) - 1)]
         priors.append(class_prior_of(class_prior, own, model, metainfo))
     names = tuple(distinct_names(metainfo['classes']))

@@ -21,6 +21,7 @@ from mmseg_ltmi.core.posterior import ClassMemory, OperatingPoint, ScoreReader
 from mmseg_ltmi.core.posterior.score_reader import MEMORY
 from mmseg_ltmi.core.priors.dataset_parts import distinct_images, image_file
 from mmseg_ltmi.core.progress import progress_bar
+from mmseg_ltmi.core.tensor_file import save_tensors
 from mmseg_ltmi.evaluation import (
     OperatingPointMetric,
     RankSEGRule,
@@ -31,11 +32,7 @@ from mmseg_ltmi.evaluation import (
 from mmseg_ltmi.evaluation.operating_point_metric import MEMORY_WEIGHTS
 from mmseg_ltmi.evaluation.per_class import number
 from mmseg_ltmi.evaluation.posterior_sample import Calibration
-from mmseg_ltmi.models.checkpoint_file import (
-    check_is_another,
-    read_checkpoint,
-    write_checkpoint,
-)
+from mmseg_ltmi.models.checkpoint_file import check_is_another, read_checkpoint
 from mmseg_ltmi.models.segmentors import (
     classifier_fingerprint,
     last_head,
@@ -178,7 +175,7 @@ class Choice:
         state = {name: value for name, value in state.items() if not name.startswith(memory)}
         state.update({f'{self.reader_prefix}{name}': value for name, value in own.items()})
         whole = {**content, 'state_dict': state} if 'state_dict' in content else state
-        write_checkpoint(whole, out)
+        save_tensors(whole, out)
 
 
 def choose(

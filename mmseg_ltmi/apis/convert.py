@@ -11,11 +11,8 @@ from torch import Tensor
 
 from mmseg_ltmi.core.posterior import ScoreReader
 from mmseg_ltmi.core.posterior.score_reader import IS_READ, MEMORY
-from mmseg_ltmi.models.checkpoint_file import (
-    check_is_another,
-    read_checkpoint,
-    write_checkpoint,
-)
+from mmseg_ltmi.core.tensor_file import save_tensors
+from mmseg_ltmi.models.checkpoint_file import check_is_another, read_checkpoint
 
 BIASED = ('conv_seg', 'cls_embed', 'mask_norm')
 """Layers whose bias is a constant per class: of most heads, of mask classifiers, of Segmenter."""
@@ -53,7 +50,7 @@ def convert(checkpoint: str | Path, out: str | Path, tau_test: float = 0.0) -> d
     # natural posterior. No other loader looks at it, as it would at a key.
     marked: Any = OrderedDict(state)
     marked._metadata = OrderedDict({READER.rstrip('.'): {'version': 1, IS_READ: folded}})
-    write_checkpoint({'meta': content.get('meta', {}), 'state_dict': marked}, out)
+    save_tensors({'meta': content.get('meta', {}), 'state_dict': marked}, out)
     return state
 
 

@@ -34,7 +34,7 @@ from mmseg_ltmi.core.priors import describe
 from mmseg_ltmi.core.priors.fingerprint import pipeline_digest
 from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.core.recorder import FeatureRecorder
-from mmseg_ltmi.core.whole_file import whole_file
+from mmseg_ltmi.core.tensor_file import save_tensors
 from mmseg_ltmi.models.segmentors import classifier_fingerprint, last_head
 
 from .config_changes import is_a, read_config, unwrapped_configs
@@ -399,8 +399,7 @@ class _PartFile:
             return
         state = self.reservoir.state_dict()
         content = {'whose': self.whose, 'next_image': next_image, 'reservoir': state}
-        with whole_file(self.path) as new, open(new, 'wb') as stream:
-            torch.save(content, stream)
+        save_tensors(content, self.path)
 
 
 def _own_part(path: str | Path) -> Path:

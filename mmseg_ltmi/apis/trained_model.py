@@ -302,6 +302,18 @@ def check_trained(
     check_trained_on(trained, metainfo, (checkpoint, 'the data set'))
 
 
+def check_num_classes(
+    model: nn.Module, metainfo: Mapping[str, Any], name: str = 'the model'
+) -> None:
+    """Raise ValueError where a model has another number of classes than a data set; it is named."""
+    own, others = last_head(model).num_classes, len(metainfo['classes'])
+    if own != others:
+        raise ValueError(
+            f'{name} has {own} classes, the data set has {others}: give the config and the '
+            'checkpoint of its classes'
+        )
+
+
 def class_prior_of(
     named: Any, cfg: Config, model: nn.Module, metainfo: Mapping[str, Any]
 ) -> ClassPrior:
@@ -320,11 +332,7 @@ def class_prior_of(
     """
     check_trained(model, metainfo)
     classes = tuple(metainfo['classes'])
-    if last_head(model).num_classes != len(classes):
-        raise ValueError(
-            f'the model has {last_head(model).num_classes} classes, the data set has '
-            f'{len(classes)}: give the config and the checkpoint of its classes'
-        )
+    check_num_classes(model, metainfo)
     found, whose = named, 'the class prior'
     if found is None:
         whose = "the model's class prior"

@@ -1,4 +1,4 @@
-"""Reads a checkpoint as data, and writes one."""
+"""Reads a checkpoint as data."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
-
-from mmseg_ltmi.core.whole_file import whole_file
 
 NEEDED = 'it must be a state dict of tensors, or what training has written'
 
@@ -69,17 +66,6 @@ def check_is_another(out: str | Path, checkpoint: str | Path) -> None:
     """Raise ValueError where a file to write is the checkpoint that is read."""
     if Path(checkpoint).resolve() == Path(out).resolve():
         raise ValueError(f'{out} is the checkpoint itself: name another file to write')
-
-
-def write_checkpoint(content: Mapping[str, Any], out: str | Path) -> None:
-    """Write what a checkpoint holds, and the folder if need be; one that is there is replaced.
-
-    Raises:
-        OSError: it cannot be written; what was there before is there still.
-    """
-    # To a stream: of a path, torch makes a full disk a RuntimeError.
-    with whole_file(out) as part, open(part, 'wb') as stream:
-        torch.save(content, stream)
 
 
 def trained_labels(content: Mapping[str, Any]) -> dict[str, Any]:

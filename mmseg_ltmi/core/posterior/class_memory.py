@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..buffer_dtype import KeepBufferDtype
 from ..contrast.projection_head import ProjectionHead
 from ..losses.functional import at_least_float32
-from ..whole_file import whole_file
+from ..tensor_file import save_tensors
 
 FORMAT = 'mmseg_ltmi.class_memory'
 LN2 = math.log(2)
@@ -212,8 +212,7 @@ class ClassMemory(KeepBufferDtype):
             'origins': None if self.origins is None else list(self.origins),
             'report': self.report,
         }
-        with whole_file(path) as part, open(part, 'wb') as stream:
-            torch.save(content, stream)
+        save_tensors(content, path)
 
     @classmethod
     def load(cls, path: str | Path) -> ClassMemory:

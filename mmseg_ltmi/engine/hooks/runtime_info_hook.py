@@ -20,6 +20,7 @@ from mmseg_ltmi.core.state_dict_hooks import forget_classes, forget_operating_po
 from mmseg_ltmi.models.checkpoint_file import trained_labels
 from mmseg_ltmi.models.decode_heads.decode_losses import check_decode_losses
 from mmseg_ltmi.models.decode_heads.knet_head import check_wrapped
+from mmseg_ltmi.models.decode_heads.ltmi_head import POINT_DROPPED
 from mmseg_ltmi.models.decode_heads.refined_scores import check_refinement
 from mmseg_ltmi.models.segmentors import ScoreReadingMixin, heads_of, last_head
 from mmseg_ltmi.prior_message import forget_announcements
@@ -45,7 +46,6 @@ from .run_checks import (
 )
 
 PACKAGE = __name__.split('.')[0]
-DROPPED = 'training changes the model: its operating point is dropped'
 UNLESS = (
     ". If their files are numbered otherwise, default_hooks=dict(runtime_info=dict(type='mmseg."
     "RuntimeInfoHook', compare=False)) leaves this comparison out"
@@ -98,7 +98,7 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         for reader in readers:  # also of a head under another segmentor
             reader.reset_point()
         if readers:
-            runner.logger.info(DROPPED)
+            runner.logger.info(POINT_DROPPED)
 
     def before_train(self, runner: Runner) -> None:
         """Compare the model's priors, and what validates it, with the train set.
@@ -175,7 +175,7 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         averaged, state = checkpoint.get('ema_state_dict'), checkpoint.get('state_dict', checkpoint)
         forget_operating_point(averaged or {})  # EMAHook wants the same names
         if forget_operating_point(state):
-            runner.logger.info(DROPPED)
+            runner.logger.info(POINT_DROPPED)
         if not has_other_classes(self._trained[1], runner.train_dataloader.dataset):
             return
         forget_classes(averaged or {})

@@ -40,6 +40,7 @@ _Head: Any = BaseDecodeHead if TYPE_CHECKING else object
 
 
 OWN_LOSSES = {'contrast': 'loss_contrast', 'region': 'loss_region'}
+POINT_DROPPED = 'training changes the model: its operating point is dropped'
 
 
 class LTMIHeadMixin(_Head):
@@ -337,7 +338,7 @@ class LTMIHeadMixin(_Head):
             self._check_trained_prior()
         is_step = is_training_step(self)
         if is_step and self.score_reader.has_point:
-            print_log('training changes the model: its operating point is dropped', 'current')
+            print_log(POINT_DROPPED, 'current')
             self.score_reader.reset_point()
         record = self._record = HeadRecord()
         try:
