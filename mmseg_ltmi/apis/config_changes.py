@@ -15,7 +15,7 @@ from typing import Any
 from mmcv.transforms import LoadAnnotations
 from mmengine.config import Config
 from mmengine.registry import Registry, init_default_scope
-from mmseg.evaluation import IoUMetric
+from mmseg.evaluation import CityscapesMetric, IoUMetric
 from mmseg.models import SegTTAModel
 from mmseg.models.segmentors import CascadeEncoderDecoder, EncoderDecoder
 from mmseg.registry import METRICS, MODELS, TRANSFORMS
@@ -179,7 +179,7 @@ def set_prediction_folder(cfg: Config, folder: str | Path) -> None:
     split has no labels, it does nothing else, and the other metrics are left out.
 
     Raises:
-        ValueError: the config has no such metric.
+        ValueError: the config has no such metric, or one that cannot do without labels.
     """
     metrics = [
         metric
@@ -199,7 +199,12 @@ def set_prediction_folder(cfg: Config, folder: str | Path) -> None:
     if class_of(METRICS, metric.get('type')) is IoUMetric:  # whose maps have 8 bits
         metric.update(type='mmseg.LongTailIoUMetric', per_class_file=None)
     metric.update(output_dir=str(folder), keep_results=True)
-    if is_iou(metric) and not has_labels(cfg.test_dataloader.dataset):
+    if not has_labels(cfg.test_dataloader.dataset):
+        if not is_iou(metric) and not is_a(METRICS, metric.get('type'), CityscapesMetric):
+            raise ValueError(
+                f'the test split has no labels, and {name_of(metric.get("type"))} needs them: put '
+                "dict(type='LongTailIoUMetric', iou_metrics=['mIoU']) into test_evaluator"
+            )
         metric['format_only'] = True
         cfg.test_evaluator = metric
         for part in unwrapped_configs(cfg.test_dataloader.dataset):

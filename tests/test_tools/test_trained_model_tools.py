@@ -7,10 +7,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from mmseg.evaluation.metrics import citys_metric
 from mmseg.registry import DATASETS
 from PIL import Image
 
@@ -569,6 +571,25 @@ def test_images_without_labels_are_predicted(folder, cfg, tmp_path, capsys, view
         runs.test(cfg, *files, out=out, per_class='rows.json')
     with pytest.raises(ValueError, match='has no labels .* --out FOLDER predicts images without'):
         runs.test(cfg, *files)
+    cfg.test_evaluator = dict(type='DepthMetric')
+    with pytest.raises(ValueError, match='DepthMetric needs them: put .*LongTailIoUMetric'):
+        runs.test(cfg, *files, out=out)
+
+
+def test_the_cityscapes_metric_writes_maps_of_images_without_labels(
+    folder, cfg, tmp_path, monkeypatch
+):
+    # In the place of cityscapesscripts: no class is renumbered.
+    monkeypatch.setattr(citys_metric, 'CSEval', object())
+    monkeypatch.setattr(citys_metric, 'CSLabels', SimpleNamespace(trainId2label={}))
+    image = next((folder / 'data').rglob('*.png'))
+    split = own_split(folder, tmp_path, image, [])
+    del split['data_prefix']['seg_map_path']
+    cfg.test_dataloader.dataset = split
+    cfg.test_evaluator = dict(type='CityscapesMetric', output_dir='unused')
+    out = tmp_path / 'maps'
+    assert runs.test(cfg, folder / 'small.pth', tmp_path / 'test', out=out) == {}
+    assert [p.name for p in out.iterdir()] == ['0.png']
 
 
 def test_a_prediction_that_is_no_class_is_not_counted_as_another():
