@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.structures import PixelData
@@ -116,3 +117,17 @@ def test_a_config_is_what_a_user_would_write():
     assert len(text.splitlines()) <= 7
     # The contrast's temperature has no weight decay without being told.
     assert not any('log_temperature' in file.read_text() for file in CONFIGS.rglob('*.py'))
+
+
+@pytest.mark.parametrize(
+    'file', sorted(CONFIGS.rglob('metafile.yaml')), ids=lambda p: p.parent.stem
+)
+def test_a_metafile_has_the_results_of_its_readme(file):
+    page = (file.parent / 'README.md').read_text().splitlines()
+    models = yaml.safe_load(file.read_text())['Models']
+    assert models
+    for model in models:
+        metrics = model['Results'][0]['Metrics']
+        figures = f'{metrics["mIoU"]} / {metrics["mIoU of the rarest third"]}'
+        rows = [line for line in page if f'({Path(model["Config"]).name})' in line]
+        assert rows and all(figures in row for row in rows)
