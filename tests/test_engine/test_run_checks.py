@@ -109,6 +109,20 @@ def test_the_prior_of_a_metric_is_compared_before_training(root):
         Runner.from_cfg(cfg).train()
 
 
+@pytest.mark.parametrize('is_counted', [False, True])
+def test_another_prior_of_a_metric_is_refused_before_training(root, is_counted):
+    named = ClassPrior(COUNTS[::-1], NAMES, source='own')
+    cfg = evaluated(class_prior=named.to_dict())
+    if is_counted:
+        cfg.model.decode_head.loss_decode.class_prior = None
+        cfg.custom_hooks = [dict(type='ClassPriorHook')]
+    with pytest.raises(ValueError, match=r"the metric's class_prior \(own\) is another one than"):
+        Runner.from_cfg(cfg).train()
+    assert not list(root.glob('work/*.pth'))
+    cfg.model.decode_head.test_prior = named
+    Runner.from_cfg(cfg).train()  # the head then predicts by that one, too
+
+
 def test_a_run_without_this_package_is_left_alone():
     cfg = evaluated(dataset=turned(), metric='IoUMetric')
     head = cfg.model.decode_head

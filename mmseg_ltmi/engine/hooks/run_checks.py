@@ -28,7 +28,12 @@ from mmseg_ltmi.core.priors.label_space import (
 )
 from mmseg_ltmi.datasets import RareClassDataset
 from mmseg_ltmi.evaluation import LogitAdjustmentSweep
-from mmseg_ltmi.evaluation.metric_prior import check_classes, read_metric_prior
+from mmseg_ltmi.evaluation.metric_prior import (
+    check_classes,
+    check_groups,
+    check_log_prior,
+    read_metric_prior,
+)
 from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
 from mmseg_ltmi.models.decode_heads.hard_pixels import has_threshold
 from mmseg_ltmi.models.segmentors import ScoreReadingMixin, last_head
@@ -300,6 +305,29 @@ def check_named_priors(model: nn.Module, metrics: list[Any], dataset: Any) -> No
             raise
         if prior is not None:
             check_classes(prior, classes)
+
+
+def check_predicting_prior(head: Any, metrics: list[Any], dataset: Any) -> None:
+    """Refuse metrics that name another prior than the one by which a trained head will predict.
+
+    Args:
+        head: that predicts; one that has no prior, or an online one, is left alone.
+        metrics: each may name a prior.
+        dataset: the evaluated data set.
+    """
+    predicting = getattr(head, 'predicting_prior', None)
+    if predicting is None:
+        return
+    for metric in metrics:
+        try:
+            named = read_metric_prior(
+                getattr(metric, 'class_prior', None), metainfo_of(unwrapped(dataset)[0])
+            )
+        except FileNotFoundError:
+            continue  # the metric takes the head's
+        if named is not None:
+            is_sweep = isinstance(metric, LogitAdjustmentSweep)
+            (check_log_prior if is_sweep else check_groups)(named, predicting)
 
 
 def check_ignore_index(head: Any, metrics: list[Any], dataset: Any, name: str) -> str:

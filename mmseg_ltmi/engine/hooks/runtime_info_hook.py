@@ -32,6 +32,7 @@ from .run_checks import (
     check_named_priors,
     check_number,
     check_parts,
+    check_predicting_prior,
     check_prior,
     check_views,
     has_other_classes,
@@ -62,7 +63,8 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
     ``default_hooks=dict(runtime_info=dict(type='mmseg.RuntimeInfoHook'))``.
 
     - A class prior that is missing, or is of other classes or labels than the train set, is an
-      error before training. So is a head of another number of classes.
+      error before training. So is a head of another number of classes, and a metric of the
+      validation that names another prior than the head's.
     - A warning says where a prior was counted before a train set is resampled, the scores are read
       for the resampled one, a sampler draws in its own way, or a stock head's shifted scores decide
       as they are.
@@ -145,6 +147,21 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         self._trained = ('the train set', metainfo_of(unwrapped(dataset)[0]))
         if isinstance(runner._val_loop, BaseLoop):
             self._compare(runner, runner._val_loop, 'the val set')
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Compare the priors that metrics name with the head's, which a hook may have counted.
+
+        Raises:
+            ValueError: they differ, so that the first validation would fail.
+        """
+        super().before_train_epoch(runner)
+        if self.compare and isinstance(runner._val_loop, BaseLoop):
+            loop: Any = runner._val_loop
+            for model in runner.model.modules():
+                if isinstance(model, EncoderDecoder):
+                    metrics = _metrics_of(loop)
+                    check_predicting_prior(last_head(model), metrics, loop.dataloader.dataset)
+                    break
 
     def before_val(self, runner: Runner) -> None:
         """Compare the val set with what the model was trained on; errors as the class says."""

@@ -157,10 +157,14 @@ class SharedPriorMixin(_Module):
         """
         return self.score_reader.reading_shift()
 
+    @property
+    def predicting_prior(self) -> ClassPrior | None:
+        """The prior by which the trained head will predict; None while it is open or online."""
+        priors = self._priors() if self.test_prior is None else [self.test_prior]
+        return next((p.class_prior for p in priors if p.class_prior is not None), None)
+
     def _known_prior(self) -> ClassPrior | Tensor:
-        own, priors, read = self.log_prior, self._priors(), self.score_reader.log_prior
-        if self.test_prior is not None:
-            own, priors = self.test_prior.log_prior, [self.test_prior]
-        known = next((p.class_prior for p in priors if p.class_prior is not None), None)
+        own = self.log_prior if self.test_prior is None else self.test_prior.log_prior
+        known, read = self.predicting_prior, self.score_reader.log_prior
         # A checkpoint of another prior is read by its own.
         return known if known is not None and is_same_log_prior(own, read) else read
