@@ -316,13 +316,12 @@ def check_predicting_prior(head: Any, metrics: list[Any], dataset: Any) -> None:
         dataset: the evaluated data set.
     """
     predicting = getattr(head, 'predicting_prior', None)
-    if predicting is None:
+    metainfo = metainfo_of(unwrapped(dataset)[0])
+    if predicting is None or not metainfo.get('classes'):
         return
     for metric in metrics:
         try:
-            named = read_metric_prior(
-                getattr(metric, 'class_prior', None), metainfo_of(unwrapped(dataset)[0])
-            )
+            named = read_metric_prior(getattr(metric, 'class_prior', None), metainfo)
         except FileNotFoundError:
             continue  # the metric takes the head's
         if named is not None:
