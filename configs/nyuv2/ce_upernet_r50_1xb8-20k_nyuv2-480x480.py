@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime.py',
     'mmseg::_base_/schedules/schedule_20k.py',
 ]
-# avg_non_ignore, as LTMILoss has it: crops of the smallest images are half padding.
+# avg_non_ignore, as LTMILoss has it: crops of the smallest images are two thirds padding.
 model = dict(
     data_preprocessor=dict(size=(480, 480)),
     decode_head=dict(num_classes=39, loss_decode=dict(avg_non_ignore=True)),
