@@ -175,8 +175,8 @@ def set_per_class_file(cfg: Config, file: str | Path) -> None:
 def set_prediction_folder(cfg: Config, folder: str | Path) -> None:
     """Let a config's metric write the predicted label maps to a folder.
 
-    It is the first that is of the IoUMetric's kind, else the first that is no sweep. Where the test
-    split has no labels, it does nothing else, and the other metrics are left out.
+    It is the first IoUMetric, else the first CityscapesMetric, else the first that is no sweep.
+    Where the test split has no labels, the metric does nothing else, and the others are left out.
 
     Raises:
         ValueError: the config has no such metric, or one that cannot do without labels.
@@ -192,18 +192,18 @@ def set_prediction_folder(cfg: Config, folder: str | Path) -> None:
             "dict(type='LongTailIoUMetric', iou_metrics=['mIoU']) into test_evaluator"
         )
 
-    def is_iou(metric: Any) -> bool:
-        return is_a(METRICS, metric.get('type'), IoUMetric)
-
-    metric = next(filter(is_iou, metrics), metrics[0])
+    without = (IoUMetric, CityscapesMetric)  # labels
+    found = [m for kind in without for m in metrics if is_a(METRICS, m.get('type'), kind)]
+    metric = (found or metrics)[0]
     if class_of(METRICS, metric.get('type')) is IoUMetric:  # whose maps have 8 bits
         metric.update(type='mmseg.LongTailIoUMetric', per_class_file=None)
     metric.update(output_dir=str(folder), keep_results=True)
     if not has_labels(cfg.test_dataloader.dataset):
-        if not is_iou(metric) and not is_a(METRICS, metric.get('type'), CityscapesMetric):
+        if not found:
             raise ValueError(
-                f'the test split has no labels, and {name_of(metric.get("type"))} needs them: put '
-                "dict(type='LongTailIoUMetric', iou_metrics=['mIoU']) into test_evaluator"
+                f'the test split has no labels, and {name_of(metric.get("type"))} is not known to '
+                "do without: put dict(type='LongTailIoUMetric', iou_metrics=['mIoU']) into "
+                'test_evaluator'
             )
         metric['format_only'] = True
         cfg.test_evaluator = metric

@@ -572,7 +572,9 @@ def test_images_without_labels_are_predicted(folder, cfg, tmp_path, capsys, view
     with pytest.raises(ValueError, match='has no labels .* --out FOLDER predicts images without'):
         runs.test(cfg, *files)
     cfg.test_evaluator = dict(type='DepthMetric')
-    with pytest.raises(ValueError, match='DepthMetric needs them: put .*LongTailIoUMetric'):
+    with pytest.raises(
+        ValueError, match='DepthMetric is not known to do without: put .*LongTailIoUMetric'
+    ):
         runs.test(cfg, *files, out=out)
 
 
@@ -586,7 +588,11 @@ def test_the_cityscapes_metric_writes_maps_of_images_without_labels(
     split = own_split(folder, tmp_path, image, [])
     del split['data_prefix']['seg_map_path']
     cfg.test_dataloader.dataset = split
-    cfg.test_evaluator = dict(type='CityscapesMetric', output_dir='unused')
+    # Not the first: DepthMetric cannot do without labels.
+    cfg.test_evaluator = [
+        dict(type='DepthMetric'),
+        dict(type='CityscapesMetric', output_dir='unused'),
+    ]
     out = tmp_path / 'maps'
     assert runs.test(cfg, folder / 'small.pth', tmp_path / 'test', out=out) == {}
     assert [p.name for p in out.iterdir()] == ['0.png']

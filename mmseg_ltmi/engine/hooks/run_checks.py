@@ -310,8 +310,10 @@ def check_named_priors(model: nn.Module, metrics: list[Any], dataset: Any) -> No
 def check_predicting_prior(head: Any, metrics: list[Any], dataset: Any) -> None:
     """Refuse metrics that name another prior than the one by which a trained head will predict.
 
+    They would refuse it themselves, at the first validation.
+
     Args:
-        head: that predicts; one that has no prior, or an online one, is left alone.
+        head: that predicts; one of mmsegmentation, or of an online prior, is left alone.
         metrics: each may name a prior.
         dataset: the evaluated data set.
     """

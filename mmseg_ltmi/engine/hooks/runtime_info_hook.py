@@ -63,8 +63,9 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
     ``default_hooks=dict(runtime_info=dict(type='mmseg.RuntimeInfoHook'))``.
 
     - A class prior that is missing, or is of other classes or labels than the train set, is an
-      error before training. So is a head of another number of classes, and a metric of the
-      validation that names another prior than the head's.
+      error before training. So is a head of another number of classes, and under an LTMI head a
+      metric of the validation whose prior has other head, medium and tail classes than the head's
+      (LogitAdjustmentSweep: other numbers).
     - A warning says where a prior was counted before a train set is resampled, the scores are read
       for the resampled one, a sampler draws in its own way, or a stock head's shifted scores decide
       as they are.
@@ -78,7 +79,7 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
       are compared with those that the checkpoint names.
 
     Args:
-        compare: whether evaluated data sets are compared.
+        compare: whether evaluated data sets are compared, and the priors that metrics name.
     """
 
     def __init__(self, compare: bool = True) -> None:
@@ -148,21 +149,6 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         if isinstance(runner._val_loop, BaseLoop):
             self._compare(runner, runner._val_loop, 'the val set')
 
-    def before_train_epoch(self, runner: Runner) -> None:
-        """Compare the priors that metrics name with the head's, which a hook may have counted.
-
-        Raises:
-            ValueError: they differ, so that the first validation would fail.
-        """
-        super().before_train_epoch(runner)
-        if self.compare and isinstance(runner._val_loop, BaseLoop):
-            loop: Any = runner._val_loop
-            for model in runner.model.modules():
-                if isinstance(model, EncoderDecoder):
-                    metrics = _metrics_of(loop)
-                    check_predicting_prior(last_head(model), metrics, loop.dataloader.dataset)
-                    break
-
     def before_val(self, runner: Runner) -> None:
         """Compare the val set with what the model was trained on; errors as the class says."""
         super().before_val(runner)
@@ -217,7 +203,10 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         check_named_priors(runner.model, judging, dataset)
         for model in runner.model.modules():
             if isinstance(model, EncoderDecoder):
-                warning = check_ignore_index(last_head(model), judging, dataset, name)
+                head = last_head(model)
+                if who == 'the train set':  # else the checkpoint says by which prior it predicts
+                    check_predicting_prior(head, judging, dataset)
+                warning = check_ignore_index(head, judging, dataset, name)
                 if warning:
                     runner.logger.warning(warning)
                 break

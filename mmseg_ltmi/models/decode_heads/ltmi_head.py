@@ -306,7 +306,8 @@ class LTMIHeadMixin(SharedPriorMixin, _Head):
         if not reader.has_shift:  # neither the checkpoint nor, without its file, the config says it
             for prior in priors:
                 prior.check_found()
-        announce_prior(self._known_prior(), any(prior.is_online for prior in priors))
+        moves = self.test_prior is None and any(prior.is_online for prior in priors)
+        announce_prior(self._known_prior(), moves)
         announce_reading(self.reading_shift(), self.score_reader.opinions)
         reader.is_read = True
         try:

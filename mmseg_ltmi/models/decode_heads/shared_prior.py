@@ -55,7 +55,11 @@ class SharedPriorMixin(_Module):
         return prior
 
     def _share_prior(self) -> None:
-        """Let whoever has no prior take that of the others; errors as the class."""
+        """Let whoever has no prior take that of the others.
+
+        Raises:
+            ValueError: two differ, or nobody would count an online one.
+        """
         priors = self._priors()
         check_same_prior(priors)
         known = next((prior for prior in priors if not prior.is_open), None)
@@ -98,7 +102,7 @@ class SharedPriorMixin(_Module):
         return all(prior.is_waiting for prior in self._priors())
 
     def set_class_prior(self, class_prior: Any) -> None:
-        """Set the head's prior, in any form that the argument takes; errors as the class."""
+        """Set the head's prior, in any form that ``class_prior`` of the head takes, errors too."""
         self._own_prior.set(class_prior)
         self._share_prior()
         self._update_reader()
@@ -151,7 +155,7 @@ class SharedPriorMixin(_Module):
         self.score_reader.tau_test = value
 
     def reading_shift(self) -> Tensor:
-        """What :meth:`predict` adds to the natural log-posterior, float32 (C,).
+        """What ``predict`` adds to the natural log-posterior, float32 (C,).
 
         NaN where its scores do not tell that.
         """
