@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from mmengine.config import Config
+from mmengine.fileio import load
 from mmengine.model import revert_sync_batchnorm
 from mmengine.structures import PixelData
 from mmseg.registry import DATASETS, METRICS, MODELS
@@ -124,7 +124,7 @@ def test_a_config_is_what_a_user_would_write():
 )
 def test_a_metafile_has_the_results_of_its_readme(file):
     page = (file.parent / 'README.md').read_text().splitlines()
-    models = yaml.safe_load(file.read_text())['Models']
+    models = load(file)['Models']
     assert models
     for model in models:
         metrics = model['Results'][0]['Metrics']
