@@ -132,7 +132,11 @@ def test_nyuv2_configs_read_what_the_converter_lays_out(file, tmp_path, monkeypa
         sizes[split] = read.shape
         assert set(np.unique(read)) <= {*range(39), 255}
     # An image may be scaled to less than a crop, which the batch is then padded to.
-    assert 192 <= sizes['train'][1] <= 224 and sizes['train'][2] == 224
+    pipeline = {step['type']: step for step in cfg.train_dataloader.dataset.pipeline}
+    resize, crop = pipeline['RandomResize'], pipeline['RandomCrop']['crop_size']
+    least = [resize['ratio_range'][0] * side for side in reversed(resize['scale'])]
+    for side, smallest, largest in zip(sizes['train'][1:], least, crop, strict=True):
+        assert min(smallest, largest) - 2 <= side <= largest
     assert sizes['val'] == sizes['test'] == (1, 256, 344)
     assert (read[0] == label).all()
 
