@@ -124,10 +124,12 @@ def _mixture(
 
 
 def tests(task: Task) -> Found:
-    """The tests of the GPU, and the kernels'."""
+    """The tests of the GPU, the kernels' and a memory's in half precision."""
     paths = ['tests/test_models/test_gpu.py']
     if not task.quick:
         paths.append('tests/test_core/test_losses/test_class_mixture_kernels.py')
+        memory = 'tests/test_core/test_posterior/test_class_memory.py'
+        paths.append(f'{memory}::test_half_precision_features_and_autocast')
     chosen = ['-k', 'test_gradients or test_queue'] if task.quick else []
     reports = _Reports()
     code = pytest.main(['-q', '-p', 'no:cacheprovider', *chosen, *paths], plugins=[reports])

@@ -100,13 +100,23 @@ def test_a_projector_embeds_and_is_a_copy():
         memory(embedded)
 
 
-def test_half_precision_features_and_autocast():
+@pytest.mark.parametrize(
+    'device',
+    [
+        'cpu',
+        pytest.param(
+            'cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+        ),
+    ],
+)
+def test_half_precision_features_and_autocast(device):
     torch.manual_seed(0)
     memory = ClassMemory(torch.randn(9, 8), torch.arange(9) % 3, 3, 0.1, ProjectionHead(8, 8))
-    features = torch.randn(1, 8, 4, 4)
-    exact = memory(features)
+    features = torch.randn(1, 8, 4, 4, device=device)
+    exact = memory.to(device)(features)
+    torch.testing.assert_close(memory(features.half()), exact, rtol=0, atol=0.1)
     torch.testing.assert_close(memory(features.bfloat16()), exact, rtol=0, atol=0.1)
-    with torch.autocast('cpu', torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16):
         found = memory(features)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, exact, rtol=0, atol=0)
