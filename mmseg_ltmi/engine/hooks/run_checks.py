@@ -283,13 +283,17 @@ def check_evaluated(
         check_trained_on(trained, metainfo_of(part), (who[0], name), unless)
 
 
-def check_named_priors(model: nn.Module, metrics: list[Any], dataset: Any) -> None:
+def check_named_priors(
+    model: nn.Module, metrics: list[Any], dataset: Any, predicting: ClassPrior | None = None
+) -> None:
     """Refuse priors of other classes than an evaluated data set's, before it is evaluated.
 
     Args:
         model: a stock checkpoint is read by the priors of its config.
         metrics: each may name one.
         dataset: the evaluated data set.
+        predicting: the prior by which the model will predict. Metrics that name another one are
+            refused, as they would refuse it themselves at the first validation.
     """
     metainfo = metainfo_of(unwrapped(dataset)[0])
     classes = [str(name) for name in metainfo.get('classes') or ()]
@@ -303,32 +307,12 @@ def check_named_priors(model: nn.Module, metrics: list[Any], dataset: Any) -> No
             if any(isinstance(part, LTMIHeadMixin) for part in model.modules()):
                 continue  # the metric takes the head's, once that predicts
             raise
-        if prior is not None:
-            check_classes(prior, classes)
-
-
-def check_predicting_prior(head: Any, metrics: list[Any], dataset: Any) -> None:
-    """Refuse metrics that name another prior than the one by which a trained head will predict.
-
-    They would refuse it themselves, at the first validation.
-
-    Args:
-        head: that predicts; one of mmsegmentation, or of an online prior, is left alone.
-        metrics: each may name a prior.
-        dataset: the evaluated data set.
-    """
-    predicting = getattr(head, 'predicting_prior', None)
-    metainfo = metainfo_of(unwrapped(dataset)[0])
-    if predicting is None or not metainfo.get('classes'):
-        return
-    for metric in metrics:
-        try:
-            named = read_metric_prior(getattr(metric, 'class_prior', None), metainfo)
-        except FileNotFoundError:
-            continue  # the metric takes the head's
-        if named is not None:
+        if prior is None:
+            continue
+        check_classes(prior, classes)
+        if predicting is not None:
             is_sweep = isinstance(metric, LogitAdjustmentSweep)
-            (check_log_prior if is_sweep else check_groups)(named, predicting)
+            (check_log_prior if is_sweep else check_groups)(prior, predicting)
 
 
 def check_ignore_index(head: Any, metrics: list[Any], dataset: Any, name: str) -> str:

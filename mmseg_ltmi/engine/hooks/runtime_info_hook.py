@@ -32,7 +32,6 @@ from .run_checks import (
     check_named_priors,
     check_number,
     check_parts,
-    check_predicting_prior,
     check_prior,
     check_views,
     has_other_classes,
@@ -200,16 +199,14 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         dataset = loop.dataloader.dataset
         who, labels = self._trained
         check_evaluated(labels, dataset, (who, name), UNLESS if who == 'the train set' else '')
-        check_named_priors(runner.model, judging, dataset)
-        for model in runner.model.modules():
-            if isinstance(model, EncoderDecoder):
-                head = last_head(model)
-                if who == 'the train set':  # else the checkpoint says by which prior it predicts
-                    check_predicting_prior(head, judging, dataset)
-                warning = check_ignore_index(head, judging, dataset, name)
-                if warning:
-                    runner.logger.warning(warning)
-                break
+        models = (part for part in runner.model.modules() if isinstance(part, EncoderDecoder))
+        head = next(map(last_head, models), None)
+        # Without training the checkpoint says by which prior it predicts.
+        trains = who == 'the train set'
+        predicting = getattr(head, 'predicting_prior', None) if trains else None
+        check_named_priors(runner.model, judging, dataset, predicting)
+        if head is not None and (warning := check_ignore_index(head, judging, dataset, name)):
+            runner.logger.warning(warning)
 
 
 def _metrics_of(loop: Any) -> list[Any]:
