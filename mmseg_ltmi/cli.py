@@ -335,8 +335,9 @@ def _choose(parser: argparse.ArgumentParser) -> None:
         '--choose',
         choices=CHOICES,
         default='auto',
-        help='which one is written; all are measured. default: auto, the one that gains most mIoU '
-        'on folds of the selection split, also at the class frequencies of the prior',
+        help='the reading that is written; all are measured. default: auto, the one with the best '
+        'cross-fitted mIoU on the selection split, at its class frequencies and at those of the '
+        'prior',
     )
     parser.add_argument(
         '--memory', type=Path, metavar='FILE', help='of mmseg-ltmi memory: measure its weights too'

@@ -5,11 +5,15 @@ base = '../configs/nyuv2/ce_fpn-lite0_1200_nyuv2-224x224.py'
 memory = ['--centers', '16']
 
 
+def head(**change):
+    """The base's head, with a change."""
+    return dict(change=dict(model=dict(decode_head=change)))
+
+
 def adjusted(contrast=None, **loss):
     """An LTMI head with a LogitAdjustedLoss, and contrast on request."""
     loss = {'_delete_': True, 'type': 'LogitAdjustedLoss', 'class_prior': 'nyuv2', **loss}
-    head = dict(type='LTMIFPNHead', loss_decode=loss, contrast=contrast)
-    return dict(change=dict(model=dict(decode_head=head)))
+    return head(type='LTMIFPNHead', loss_decode=loss, contrast=contrast)
 
 
 _half = dict(tau=0.5, class_weight='inverse_sqrt')
@@ -73,6 +77,8 @@ _pasted = dict(
 _six = dict(seeds=(0, 1, 2, 3, 4, 5))  # the rows that the conclusions are of
 rows = {
     'cross-entropy': dict(_six),
+    'OHEM': head(sampler=dict(type='OHEMPixelSampler', thresh=0.7, min_kept=10000)),
+    'focal': head(loss_decode=dict(_delete_=True, type='SoftmaxFocalLoss')),
     'logit-adjustment': adjusted(),
     'weights': dict(adjusted(tau=0.0, class_weight='median_frequency'), **_six),
     'half-weights': dict(adjusted(**_half), **_six),
