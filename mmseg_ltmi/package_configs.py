@@ -7,6 +7,7 @@ import os
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
+from pathlib import Path
 
 SEARCHERS = (
     'mmengine.utils.package_utils',
@@ -47,6 +48,21 @@ def find_configs() -> None:
     Config._get_cfg_path = staticmethod(with_scope)
 
 
+def config_path(config: str | Path) -> Path:
+    """The file of a config, which ``PACKAGE::FILE`` names in an installed package.
+
+    Raises:
+        FileNotFoundError: there is no such package.
+    """
+    package, _, file = str(config).partition('::')
+    if not file:
+        return Path(config)
+    folder = _folder_of(package)
+    if folder is None:
+        raise FileNotFoundError(f'there is no package {package}, which {config} names')
+    return Path(folder, '.mim', 'configs', file)
+
+
 def is_installed(package: str) -> bool:
     """Whether there is a distribution or a module of this name."""
     return _is_distribution(package) or _folder_of(package) is not None
@@ -70,6 +86,8 @@ def _folder_of(package: str) -> str | None:
         names += (distribution(package).read_text('top_level.txt') or '').split()
     for name in names:
         spec = find_spec(name)
+        if spec is not None and spec.submodule_search_locations:
+            return next(iter(spec.submodule_search_locations))
         if spec is not None and spec.origin is not None:
             return os.path.dirname(spec.origin)
     return None

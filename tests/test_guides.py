@@ -27,7 +27,7 @@ def test_blocks_run(page, tmp_path, monkeypatch):
 
 
 def test_every_command_is_known():
-    from mmseg_ltmi.cli import make_parser
+    from mmseg_ltmi.parsers import make_parser
 
     (action,) = [a for a in make_parser()._actions if a.dest == 'command']
     named = {

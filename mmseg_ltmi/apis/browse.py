@@ -18,21 +18,15 @@ from mmseg_ltmi.core.class_names import distinct_names
 from mmseg_ltmi.core.priors import ClassPrior
 from mmseg_ltmi.core.priors.annotation_loader import count_image, label_loader
 from mmseg_ltmi.core.priors.class_prior import balancing_shift
-from mmseg_ltmi.core.priors.dataset_parts import distinct_images, image_file
+from mmseg_ltmi.core.priors.dataset_parts import distinct_images, image_file, metainfo_of
 from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.models.segmentors import last_head
 from mmseg_ltmi.visualization import TailImage, choose_images, draw_tail_page
 
 from .config_changes import read_config
 from .empty_split import naming_empty_split
-from .trained_model import (
-    check_num_classes,
-    check_trained,
-    class_prior_of,
-    load_model,
-    metainfo_of,
-    split_dataset,
-)
+from .split_data import split_dataset
+from .trained_model import check_num_classes, check_trained, class_prior_of, load_model
 
 
 @dataclass(frozen=True)

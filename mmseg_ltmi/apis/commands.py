@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mmseg_ltmi.readings import MEMORY_FILE
+
 from .output_files import (
     beside,
     check_picture,
@@ -113,7 +115,7 @@ def count(args: argparse.Namespace) -> int:
 
 
 def memory(args: argparse.Namespace) -> int:
-    out = args.out or beside(args.checkpoint, 'class_memory.pth')
+    out = args.out or beside(args.checkpoint, MEMORY_FILE)
     refuse_inputs([out], args.checkpoint)
     refuse_existing([out], args.force)
     _require_files(args.checkpoint)
@@ -121,7 +123,8 @@ def memory(args: argparse.Namespace) -> int:
     _set_local_rank(args)
     from mmengine.dist import barrier, is_main_process
 
-    from .memory import make_memory, memory_of_queue, memory_table, remove_part
+    from .memory import make_memory, memory_of_queue, memory_table
+    from .part_file import remove_part
     from .runs import join_processes
 
     join_processes(args.launcher)
@@ -166,7 +169,7 @@ def choose(args: argparse.Namespace) -> int:
     embedded = [args.embed] if args.embed else []
     refuse_inputs(embedded, args.checkpoint, args.memory)
     written = [out / name for name in ('operating_point.json', 'curves.png', 'per_class')]
-    copied = out / 'class_memory.pth'
+    copied = out / MEMORY_FILE
     replaced = [copied] if args.memory and args.memory.resolve() != copied.resolve() else []
     refuse_existing([*written, *replaced, *embedded], args.force)
     _require_files(args.checkpoint)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from mmseg.registry import METRICS, MODELS, TRANSFORMS
 from mmseg_ltmi.evaluation import LogitAdjustmentSweep, LongTailIoUMetric
 from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
 from mmseg_ltmi.models.segmentors import ScoreReadingMixin
+from mmseg_ltmi.package_configs import config_path
 
 READING_FORMS: dict[Any, str] = {
     EncoderDecoder: 'mmseg.LTMIEncoderDecoder',
@@ -49,7 +49,7 @@ def read_config(config: str | Path | Config, options: Mapping[str, Any] | None =
         cfg = copy.deepcopy(config)
     else:
         try:
-            cfg = Config.fromfile(_path_of(config))
+            cfg = Config.fromfile(config_path(config))
         except ImportError as error:
             # mmengine shows all of sys.path; the first error of the chain says what is missing.
             first: BaseException = error
@@ -61,16 +61,6 @@ def read_config(config: str | Path | Config, options: Mapping[str, Any] | None =
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)  # as mmengine's Runner
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     return cfg
-
-
-def _path_of(config: str | Path) -> str | Path:
-    package, _, file = str(config).partition('::')
-    if not file:
-        return config
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f'there is no package {package}, which {config} names')
-    return Path(spec.submodule_search_locations[0], '.mim', 'configs', file)
 
 
 def set_work_dir(cfg: Config, work_dir: str | Path | None) -> None:
@@ -89,6 +79,12 @@ def class_of(registry: Registry, kind: Any) -> Any:
 def name_of(kind: Any) -> str:
     """A config's ``type`` as a text."""
     return kind if isinstance(kind, str) else getattr(kind, '__name__', repr(kind))
+
+
+def unscoped_name(config: Any) -> str:
+    """The name of the class that a config names, without scope and module; '' if it names none."""
+    kind = config.get('type', '') if isinstance(config, Mapping) else ''
+    return name_of(kind).rpartition('.')[2]
 
 
 def is_a(registry: Registry, kind: Any, base: type) -> bool:

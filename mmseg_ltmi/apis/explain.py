@@ -13,12 +13,14 @@ from prettytable import PrettyTable
 
 from mmseg_ltmi.core.class_names import shortened
 from mmseg_ltmi.core.priors import ClassPrior
+from mmseg_ltmi.core.priors.dataset_parts import metainfo_of
 from mmseg_ltmi.evaluation import ConfusionMetric
 from mmseg_ltmi.evaluation import explain as explain_confusion
 from mmseg_ltmi.models.segmentors import last_head
 
 from .config_changes import read_config
-from .trained_model import class_prior_of, load_model, measure, metainfo_of, split_loader
+from .split_data import split_loader
+from .trained_model import class_prior_of, load_model, measure
 
 
 @dataclass(frozen=True)

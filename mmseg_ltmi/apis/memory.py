@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset, pseudo_collate
-from mmengine.device import get_device
+from mmengine.dataset import BaseDataset
 from mmengine.dist import get_dist_info
 from mmseg.registry import DATASETS
 from prettytable import PrettyTable
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch import nn
 
 from mmseg_ltmi.core.class_names import shortened
 from mmseg_ltmi.core.contrast import PixelContrast
-from mmseg_ltmi.core.pixel_maps import resize_labels
 from mmseg_ltmi.core.posterior import (
     ClassMemory,
     KeyOrigins,
@@ -31,15 +26,17 @@ from mmseg_ltmi.core.posterior import (
     fit_temperature,
 )
 from mmseg_ltmi.core.priors import describe
+from mmseg_ltmi.core.priors.dataset_parts import metainfo_of
 from mmseg_ltmi.core.priors.fingerprint import pipeline_digest
 from mmseg_ltmi.core.progress import progress_bar
-from mmseg_ltmi.core.recorder import FeatureRecorder
-from mmseg_ltmi.core.tensor_file import save_tensors
 from mmseg_ltmi.models.segmentors import classifier_fingerprint, last_head
 
 from .config_changes import is_a, read_config, unwrapped_configs
+from .feature_pixels import pixels_of
 from .memory_centers import with_centers
-from .trained_model import check_trained, load_model, metainfo_of, split_dataset, split_loader
+from .part_file import PartFile, remove_part
+from .split_data import split_dataset, split_loader
+from .trained_model import check_trained, load_model
 
 IMAGES_PER_PART = 200
 """After so many images it is kept what was drawn so far."""
@@ -118,7 +115,7 @@ def make_memory(
     if part is not None:  # looks at every label file
         whose['images'] = describe(dataset)
         whose['prepared'] = f'pipeline [{pipeline_digest(dataset)}], {dict(model.test_cfg)}'
-    saved = _PartFile(part, whose, reservoir)
+    saved = PartFile(part, whose, reservoir)
     num_workers = (cfg.get('test_dataloader') or {}).get('num_workers', 0)
     images = _own_share(len(dataset), saved.load())
     with progress_bar(len(images) if progress else None, f'reading the {split} split') as advance:
@@ -230,11 +227,6 @@ def memory_of_queue(
     return memory if centers is None else with_centers(memory, centers, seed)
 
 
-def remove_part(part: str | Path) -> None:
-    """Remove this rank's file of what :func:`make_memory` has drawn."""
-    _own_part(part).unlink(missing_ok=True)
-
-
 def _check_arguments(centers: int | None, temperature: float | None) -> None:
     if centers is not None and centers < 1:
         raise ValueError(f'centers={centers}: give 1 or more, or None for every pixel')
@@ -289,120 +281,3 @@ def _own_share(number: int, start: int) -> list[int]:
     """This rank's share of so many images, without those before ``start``."""
     rank, world_size = get_dist_info()
     return [n for n in range(rank, number, world_size) if n >= start]
-
-
-def pixels_of(
-    model: Any, dataset: Any, images: Sequence[int], num_workers: int = 0
-) -> Iterator[dict[str, Any]]:
-    """The pixels of images, as KeyReservoir takes them.
-
-    Args:
-        model: of :func:`load_model`; it is moved to the device that mmengine finds.
-        dataset: with the pipeline of the test split.
-        images: places of the images in it.
-        num_workers: processes that read them.
-    """
-    loader = DataLoader(
-        Subset(dataset, images),
-        batch_size=1,
-        num_workers=num_workers,
-        collate_fn=pseudo_collate,
-    )
-    device = get_device()
-    model.to(device)
-    head = last_head(model)
-    with FeatureRecorder(model, head.conv_seg) as recorder, torch.no_grad():
-        for number, batch in zip(images, loader, strict=True):
-            data = model.data_preprocessor(batch, False)
-            inputs, sample = data['inputs'], data['data_samples'][0]
-            labels = _labels_of(sample, inputs.shape[2:], head)
-            parts = []
-            for top, left, height, width in _windows(model.test_cfg, *inputs.shape[2:]):
-                window = (..., slice(top, top + height), slice(left, left + width))
-                model(inputs[window], mode='tensor')
-                features = recorder.features
-                size = features.shape[2:]
-                small = resize_labels(labels[window], size)
-                place = _centers((top, left), (height, width), size, sample.img_shape[:2])
-                parts.append((features[0].flatten(1).T, small.flatten(), place))
-            recorder.clear()
-            names = ('features', 'labels', 'position')
-            pixels = map(torch.cat, zip(*parts, strict=True))
-            path = sample.metainfo.get('img_path', '')
-            yield dict(zip(names, pixels, strict=True), image=number, path=path)
-
-
-def _labels_of(sample: Any, size: tuple[int, int], head: Any) -> Tensor:
-    """(1, H, W) at the size of the network's input, -1 for what is ignored and for padding."""
-    labels = sample.gt_sem_seg.data.long()
-    labels = labels.masked_fill(labels == head.ignore_index, -1)
-    labels = resize_labels(labels, sample.img_shape[:2])
-    height, width = labels.shape[1:]
-    return F.pad(labels, (0, size[1] - width, 0, size[0] - height), value=-1)
-
-
-def _windows(test_cfg: Any, height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
-    """Top, left, height and width of what the network sees at once in testing."""
-    if test_cfg.get('mode', 'whole') == 'whole':
-        yield 0, 0, height, width
-        return
-    crop, stride = test_cfg['crop_size'], test_cfg['stride']
-    corners = []
-    for length, side, step in zip((height, width), crop, stride, strict=True):
-        last = max(length - side, 0)
-        corners.append(sorted({*range(0, last, step), last}))
-    for top, left in itertools.product(*corners):
-        yield top, left, min(crop[0], height), min(crop[1], width)
-
-
-def _centers(
-    corner: tuple[int, int], size: tuple[int, int], grid: Any, image: tuple[int, int]
-) -> Tensor:
-    """Where the cells of a window's grid lie in the image, float32 (cells, 2), in 0..1."""
-    rows, columns = (
-        (start + (torch.arange(cells) + 0.5) / cells * side) / total
-        for start, side, cells, total in zip(corner, size, grid, image, strict=True)
-    )
-    return torch.cartesian_prod(rows, columns)
-
-
-class _PartFile:
-    """What is drawn so far, in a file of this rank, or nowhere.
-
-    Args:
-        path: the file; None keeps nothing.
-        whose: what it depends on; a file of another run is refused.
-        reservoir: what is kept.
-    """
-
-    def __init__(self, path: str | Path | None, whose: dict, reservoir: KeyReservoir) -> None:
-        self.path = None if path is None else _own_part(path)
-        self.whose = whose
-        self.reservoir = reservoir
-
-    def load(self) -> int:
-        """Go on from the file, if it is there; the number of the image to begin with."""
-        if self.path is None or not self.path.exists():
-            return 0
-        content = torch.load(self.path, map_location='cpu', weights_only=True)
-        if content['whose'] != self.whose:
-            raise ValueError(
-                f'{self.path} is of a run with another checkpoint, data set or other arguments '
-                f'({content["whose"]}, now {self.whose}): give the same ones to go on, or delete it'
-            )
-        self.reservoir.load_state_dict(content['reservoir'])
-        return content['next_image']
-
-    def save(self, next_image: int) -> None:
-        """Keep what is drawn of all images before the next one."""
-        if self.path is None:
-            return
-        state = self.reservoir.state_dict()
-        content = {'whose': self.whose, 'next_image': next_image, 'reservoir': state}
-        save_tensors(content, self.path)
-
-
-def _own_part(path: str | Path) -> Path:
-    """That of this rank."""
-    rank, world_size = get_dist_info()
-    return Path(f'{path}.{rank}' if world_size > 1 else path)

@@ -13,14 +13,16 @@ from torch import Tensor
 
 from mmseg_ltmi.core.class_names import distinct_names
 from mmseg_ltmi.core.posterior import ClassMemory
+from mmseg_ltmi.core.priors.dataset_parts import metainfo_of
 from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.models.segmentors import last_head
 from mmseg_ltmi.visualization import PixelNeighbors
 
 from .browse import wanted_classes
 from .config_changes import read_config
-from .memory import pixels_of
-from .trained_model import class_prior_of, load_memory, load_model, metainfo_of, split_loader
+from .feature_pixels import pixels_of
+from .split_data import split_loader
+from .trained_model import class_prior_of, load_memory, load_model
 
 PATCH = 0.2
 """Side of a picture around a pixel, as a share of the image's shorter side."""

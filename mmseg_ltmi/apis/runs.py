@@ -34,7 +34,8 @@ from .config_changes import (
     set_work_dir,
 )
 from .empty_split import naming_empty_split
-from .trained_model import check_fits, check_labels
+from .split_data import check_labels
+from .trained_model import check_fits
 
 
 def train(

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import Registry
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.decode_heads.point_head import PointHead
 from mmseg.models.segmentors import EncoderDecoder
-from mmseg.registry import DATASETS, MODELS, TRANSFORMS
+from mmseg.registry import MODELS
 
 from mmseg_ltmi.core.losses import LogitAdjustedLoss
 from mmseg_ltmi.core.priors import ClassPrior
@@ -29,25 +27,12 @@ from mmseg_ltmi.models.decode_heads import (
     LTMIMaskHeadMixin,
 )
 
+from .config_changes import class_of, is_a, unscoped_name
 from .config_source import HeadChanges, head_node, head_statements, lay_out, ltmi_loss_node
+from .train_set import PRIORS, leaves, published_name, resampling
 
 PACKAGE = 'mmseg_ltmi'
-PRIORS = {
-    'ADE20KDataset': 'ade20k',
-    'CityscapesDataset': 'cityscapes',
-    'CamVidDataset': 'camvid',
-    'NYUv2Dataset': 'nyuv2',
-}
-"""The published class prior of a data set."""
 
-WRAPPERS = (
-    'ClassBalancedDataset',
-    'ConcatDataset',
-    'MultiImageMixDataset',
-    'RareClassDataset',
-    'RepeatDataset',
-)
-"""Data sets of data sets whose labels are those of the data sets inside."""
 
 CROSS_ENTROPIES = ('CrossEntropyLoss', 'OhemCrossEntropy')
 MERGING = {'avg_non_ignore', 'loss_weight', 'type', 'use_mask', 'use_sigmoid', '_scope_'}
@@ -206,7 +191,10 @@ class _Switch:
         for place, head in heads + self._heads('auxiliary_head'):
             self._check_not_switched_on(place, head)
         for place, head in heads:
-            names = [_name(head), *(c.__name__ for c in getattr(_class(head), '__mro__', ()))]
+            names = [
+                unscoped_name(head),
+                *(c.__name__ for c in getattr(class_of(MODELS, head.get('type')), '__mro__', ())),
+            ]
             reason = next((UNSUPPORTED_HEADS[n] for n in names if n in UNSUPPORTED_HEADS), None)
             if 'IterativeDecodeHead' in names:
                 raise SwitchOnError(
@@ -216,17 +204,17 @@ class _Switch:
                 )
             if reason is not None:
                 raise SwitchOnError(f'{place}: {names[0]} has no LTMI form: {reason}')
-        segmentor = _class(self.model)
+        segmentor = class_of(MODELS, self.model.get('type'))
         if segmentor is None:
             raise SwitchOnError(
                 self._unknown('model', self.model)
                 if self.model
                 else f'{self.config} has no model: give a config that trains one'
             )
-        if not (isinstance(segmentor, type) and issubclass(segmentor, EncoderDecoder)):
+        if not is_a(MODELS, segmentor, EncoderDecoder):
             raise SwitchOnError(
-                f'model.type is {_name(self.model)}: LTMI heads are trained by EncoderDecoder, '
-                'CascadeEncoderDecoder and their subclasses; use one of them'
+                f'model.type is {unscoped_name(self.model)}: LTMI heads are trained by '
+                'EncoderDecoder, CascadeEncoderDecoder and their subclasses; use one of them'
             )
         if not heads:
             raise SwitchOnError(f'the model of {self.config} has no decode_head')
@@ -235,11 +223,10 @@ class _Switch:
         found: list[tuple[str, dict, type]] = [(place, head, LTMIHeadMixin)]
         found += [(where, loss, LogitAdjustedLoss) for where, loss in _losses(place, head)]
         for where, part, kind in found:
-            cls = _class(part)
-            if isinstance(cls, type) and issubclass(cls, kind):
+            if is_a(MODELS, part.get('type'), kind):
                 raise SwitchOnError(
-                    f'{self.config} is switched on already: {where} is {_name(part)}. Train it as '
-                    'it is, or switch on the config that it builds on'
+                    f'{self.config} is switched on already: {where} is {unscoped_name(part)}. '
+                    'Train it as it is, or switch on the config that it builds on'
                 )
 
     def _prior(self, given: str | None, place: str, head: dict) -> tuple[str | None, int]:
@@ -279,11 +266,11 @@ class _Switch:
 
     def _published_prior(self) -> str | None:
         """That of the labels as they are, if there is one."""
-        names = {_published_name(leaf) for leaf, _ in _leaves(self._train_set())}
+        names = {published_name(leaf) for leaf, _ in leaves(self._train_set())}
         return names.pop() if len(names) == 1 else None
 
     def _train_prior(self) -> str | None:
-        by = _resampling(self._train_set())
+        by = resampling(self._train_set())
         name = None if by else self._published_prior()
         if by:
             self.notes.append(
@@ -292,7 +279,7 @@ class _Switch:
                 'mmseg-ltmi count CONFIG --as-trained 2000 as --class-prior'
             )
         elif name is None:
-            kinds = sorted({_name(leaf) for leaf, _ in _leaves(self._train_set())})
+            kinds = sorted({unscoped_name(leaf) for leaf, _ in leaves(self._train_set())})
             what = ', '.join(kinds) or 'a config without train set'
             self.notes.append(
                 f'no class prior is published for {what}: ClassPriorHook counts the train set '
@@ -302,10 +289,9 @@ class _Switch:
 
     def _note_reading(self, place: str, head: dict) -> None:
         """Which images the scores are read for, where the train set is resampled."""
-        if not _resampling(self._train_set()):
+        if not resampling(self._train_set()):
             return
-        form = MODELS.get(f'LTMI{_name(head)}')
-        if isinstance(form, type) and issubclass(form, LTMIMaskHeadMixin):
+        if is_a(MODELS, f'LTMI{unscoped_name(head)}', LTMIMaskHeadMixin):
             remedy = 'choose a tau on such images with mmseg-ltmi choose'
         else:
             name = self._published_prior()
@@ -338,7 +324,7 @@ class _Switch:
         for (where, loss), refusal in zip(losses, refusals, strict=True):
             self._note_loss(where, loss, refusal)
             ignored, of_head = loss.get('ignore_label', 255), head.get('ignore_index', 255)
-            if _name(loss) == 'OhemCrossEntropy' and ignored != of_head:
+            if unscoped_name(loss) == 'OhemCrossEntropy' and ignored != of_head:
                 self.notes.append(
                     f'{where} has ignore_label={ignored}, {place} ignore_index={of_head}: give '
                     f'{place} ignore_index={ignored}, which an LTMI head trains by'
@@ -362,7 +348,7 @@ class _Switch:
             self.notes.append(f'{where} stays as it is: {refusal}')
             return
         lost = []
-        if _name(loss) == 'OhemCrossEntropy':
+        if unscoped_name(loss) == 'OhemCrossEntropy':
             lost.append('its choice of hard pixels')
         if loss.get('class_weight') is not None:
             lost.append('its class_weight (LTMILoss weighs the classes by the prior)')
@@ -370,7 +356,7 @@ class _Switch:
             lost.append(f'reduction={loss["reduction"]!r} (LTMILoss takes the mean)')
         if lost:
             self.notes.append(
-                f'{where}: {_name(loss)} becomes LTMILoss and loses {" and ".join(lost)}'
+                f'{where}: {unscoped_name(loss)} becomes LTMILoss and loses {" and ".join(lost)}'
             )
 
     def _add_contrast(self, changes: dict[str, HeadChanges]) -> None:
@@ -379,8 +365,7 @@ class _Switch:
         place, last = heads[-1]
         changes[place].type = self._ltmi_type(place, last)
         for where, head in reversed(heads):
-            cls = _class(head)
-            points = isinstance(cls, type) and issubclass(cls, PointHead)
+            points = is_a(MODELS, head.get('type'), PointHead)
             if changes[where].loss is not None and not points:
                 changes[where].type = self._ltmi_type(where, head)
                 changes[where].contrast = True
@@ -388,14 +373,14 @@ class _Switch:
         self.notes.append(f'{place} gets no contrast: PointHead sees points and not a map')
 
     def _ltmi_type(self, place: str, head: dict) -> str:
-        cls = _class(head)
+        cls = class_of(MODELS, head.get('type'))
         if cls is None:
             raise SwitchOnError(self._unknown(place, head))
         name = f'LTMI{cls.__name__}'
         form = MODELS.get(name)
-        if isinstance(form, type) and issubclass(form, LTMIHeadMixin) and issubclass(form, cls):
+        if is_a(MODELS, form, LTMIHeadMixin) and is_a(MODELS, form, cls):
             return name
-        if isinstance(cls, type) and issubclass(cls, BaseDecodeHead):
+        if is_a(MODELS, cls, BaseDecodeHead):
             raise SwitchOnError(
                 f'{place}: {cls.__name__} has no LTMI form. If it classifies with cls_seg, put '
                 '@ltmi_head (from mmseg_ltmi.models.decode_heads) above its '
@@ -442,22 +427,10 @@ class _Switch:
                 model.append((role, head_node(heads[role])))
         lines.append(lay_out(('dict(', model, ')'), 'model = '))
         hooks = self.loaded.get('custom_hooks') or []
-        if prior is None and 'ClassPriorHook' not in [_name(hook) for hook in hooks]:
+        if prior is None and 'ClassPriorHook' not in [unscoped_name(hook) for hook in hooks]:
             before = '*_base_.custom_hooks, ' if hooks else ''
             lines.append(f"custom_hooks = [{before}dict(type='ClassPriorHook')]")
         return '\n'.join(lines) + '\n'
-
-
-def _name(config: Any) -> str:
-    """The class that a config names, without scope and module."""
-    kind = config.get('type', '') if isinstance(config, dict) else ''
-    return kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', '')
-
-
-def _class(config: dict, registry: Registry = MODELS) -> Any:
-    """The registered class, or None."""
-    kind = config.get('type')
-    return registry.get(kind) if isinstance(kind, str) else kind
 
 
 def _losses(place: str, head: dict) -> list[tuple[str, dict]]:
@@ -470,7 +443,7 @@ def _losses(place: str, head: dict) -> list[tuple[str, dict]]:
 
 def _refusal(loss: dict) -> str | None:
     """Why a loss cannot become LTMILoss; None if it can."""
-    name = _name(loss)
+    name = unscoped_name(loss)
     if name not in CROSS_ENTROPIES:
         return f'{name} is no cross-entropy, to whose scores a class prior could be added'
     if loss.get('use_sigmoid') or loss.get('use_mask'):
@@ -485,50 +458,3 @@ def _refusal(loss: dict) -> str | None:
 
 def _is_single_score(head: dict) -> bool:
     return head.get('out_channels') == 1 or head.get('num_classes') == 1
-
-
-def _inner(dataset: dict) -> list[dict]:
-    """The data sets in one that repeats, joins or draws from others."""
-    inner = dataset.get('datasets') or dataset.get('dataset') or []
-    parts = inner if isinstance(inner, (list, tuple)) else [inner]
-    return [part for part in parts if isinstance(part, dict)]
-
-
-def _leaves(dataset: dict, times: int = 1) -> Iterator[tuple[dict, int]]:
-    """The data sets in wrapped ones, and how often each is repeated."""
-    if _name(dataset) not in WRAPPERS:
-        if dataset:
-            yield dataset, times
-        return
-    for part in _inner(dataset):
-        yield from _leaves(part, times * dataset.get('times', 1))
-
-
-def _resampling(dataset: dict) -> str:
-    """What changes how often the classes of a data set occur, as names; '' if nothing does."""
-    uneven = len({times for _, times in _leaves(dataset)}) > 1
-    return ', '.join([_name(dataset)] * uneven + list(dict.fromkeys(_drawing(dataset))))
-
-
-def _drawing(dataset: dict) -> Iterator[str]:
-    # As resampling_of, of what is not built.
-    parts = [(dataset, DATASETS), *((step, TRANSFORMS) for step in dataset.get('pipeline') or ())]
-    for part, registry in parts:
-        if not isinstance(part, dict):  # a transform that is built
-            continue
-        cls = _class(part, registry)
-        names = [base.__name__ for base in getattr(cls, '__mro__', ())]
-        if hasattr(cls, 'class_resampling') or 'ClassBalancedDataset' in names:
-            yield _name(part)
-    for part in _inner(dataset):
-        yield from _drawing(part)
-
-
-def _published_name(dataset: dict) -> str | None:
-    """The published prior of a data set; None also where the config changes its classes."""
-    name = PRIORS.get(_name(dataset))
-    classes = (dataset.get('metainfo') or {}).get('classes')
-    if name is None or classes is None:
-        return name
-    same = not isinstance(classes, str) and tuple(classes) == ClassPrior.load(name).classes
-    return name if same else None

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .losses.functional import at_least_float32
+from .precision import at_least_float32
 from .state_dict_hooks import before_load
 
 logger = logging.getLogger(__name__)

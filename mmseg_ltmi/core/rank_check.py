@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .distributed import gather_rows, rank_and_world_size
-from .losses.class_mixture import is_compiling
+from .training_step import is_compiling
 
 
 class RankCheck:

@@ -5,20 +5,12 @@ Both hooks run under ``load_state_dict`` and under mmengine's own loader.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 BeforeLoad = Callable[[Any, dict[str, Tensor], str], None]
-OF_SINGLE_CLASSES = re.compile(r'\.queue\.|(^|\.)online_counts$|\.log_prior$|(^|\.)teacher\.steps$')
-"""Names of what is of single classes and is not learned.
-
-Keys, counts, a prior, and that an averaged teacher has begun.
-"""
-OF_A_POINT = re.compile(r'(^|\.)score_reader\.(memory\.|(point_shift|iou|union)$)')
-"""Names of what a ScoreReader holds of an operating point."""
 
 
 def before_load(module: nn.Module, adapt: BeforeLoad) -> None:
@@ -32,24 +24,6 @@ def before_load(module: nn.Module, adapt: BeforeLoad) -> None:
 def after_load(module: nn.Module, refresh: Callable[[Any], None]) -> None:
     """Call ``refresh(module)`` after the module and its children have read a state dict."""
     module.register_load_state_dict_post_hook(_Refresher(refresh))
-
-
-def forget_classes(state_dict: dict[str, Tensor]) -> list[str]:
-    """Drop what a module must not take from a model of other classes; the names of it."""
-    dropped = [name for name in state_dict if OF_SINGLE_CLASSES.search(name)]
-    for name in dropped:
-        del state_dict[name]
-    return dropped
-
-
-def forget_operating_point(state_dict: dict[str, Tensor]) -> bool:
-    """Drop an operating point and its memory; whether there was one."""
-    found = False
-    for name in [name for name in state_dict if OF_A_POINT.search(name)]:
-        value = state_dict.pop(name)
-        # Without a point, the shift is zero and the others are NaN.
-        found |= '.memory.' in name or bool(value.nan_to_num(nan=0.0).any())
-    return found
 
 
 def keep_own_where_absent(module: nn.Module, state_dict: dict[str, Tensor], prefix: str) -> None:

@@ -1,9 +1,14 @@
-"""Whether a forward pass is of a step of training, which alone leaves something behind."""
+"""Whether a forward pass is of a step of training, which alone leaves something behind.
+
+And whether it is being compiled.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+
+is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)  # torch 2.1 has none
 
 
 def is_training_step(module: nn.Module) -> bool:

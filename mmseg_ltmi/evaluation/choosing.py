@@ -11,22 +11,16 @@ from torch import Tensor
 
 from mmseg_ltmi.core.posterior import OperatingPoint
 from mmseg_ltmi.core.priors import ClassPrior
+from mmseg_ltmi.readings import CRITERIA, IOU_RULE, MEMORY_FILE, WITH_MEMORY
 
 from .area_rows import class_rows
 from .operating_point_metric import OperatingPointMetric, mean_iou
 from .per_class import summary
 
-CRITERIA = {'tau by mIoU': 'mIoU', 'tau by tail mIoU': 'mIoU_tail', 'tau by mAcc': 'mAcc'}
-IOU_RULE = 'IoU rule'
-WITH_MEMORY = ('memory', 'memory and tau', 'memory and IoU rule')
-"""What there is with a memory: at the weight of the highest mIoU with the natural argmax, at the
-weight and tau of the highest mIoU, and the IoU rule at the first one's weight."""
 AIM_AT_MIOU = ('natural', 'tau by mIoU', IOU_RULE, *WITH_MEMORY)
 """The candidates that do, from the simplest on."""
 WORTH_IT = 0.1
 """mIoU in percent that a reading must gain over a simpler one."""
-MEMORY_FILE = 'class_memory.pth'
-"""Beside the file of an operating point that needs it."""
 
 
 def summary_of(areas: Tensor, prior: ClassPrior) -> dict[str, float]:

@@ -144,8 +144,8 @@ class OperatingPointMetric(BaseMetric):
         grid = num_weights, num_taus
         areas = torch.stack([areas for areas, _ in results]).double()
         self._samples = [PosteriorSample(*sample) for _, sample in results]
-        in_fold = [areas[self._fold_of_images() == fold] for fold in range(self.folds)]
-        of_points = torch.stack([of[:, :num_points].sum(0) for of in in_fold])
+        of_points = areas.new_zeros(self.folds, num_points, *areas.shape[2:])
+        of_points.index_add_(0, self._fold_of_images(), areas[:, :num_points])
         self.tau_areas = of_points[:, :num_taus]
         self.image_labels = areas[:, 0, 3]
         self.memory_areas = of_points[:, num_taus:].unflatten(1, grid)

@@ -61,11 +61,7 @@ def plot_operating_points(
             axes.set_xlim(min(taus), max(taus) + 1e-9)
             axes.grid(alpha=0.3)
         figure.supxlabel('tau_test = 0 is the natural decision, 1 the balanced one', fontsize=9)
-        entries = dict(zip(*reversed(_legend_of(panels)), strict=True))
+        # Of all panels: one may lack an entry.
+        legends = (zip(*axes.get_legend_handles_labels(), strict=True) for axes in panels)
+        entries = {name: handle for legend in legends for handle, name in legend}
         figure.legend(entries.values(), entries.keys(), loc='outside upper center', ncols=4)
-
-
-def _legend_of(panels: Sequence) -> tuple[list, list]:
-    # Of all panels: one may lack an entry.
-    pairs = [axes.get_legend_handles_labels() for axes in panels]
-    return [h for handles, _ in pairs for h in handles], [n for _, names in pairs for n in names]

@@ -53,6 +53,15 @@ assert reader.decide(reader(logits)).shape == labels.shape
 """
 
 
+# From the top; every other module of the core is below them.
+LAYERS = ('posterior', 'contrast', 'region_rebalance', 'losses', 'priors')
+
+
+def layer(part):
+    name = part.removesuffix('.py')
+    return -LAYERS.index(name) if name in LAYERS else -len(LAYERS)
+
+
 def python(code):
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -109,6 +118,18 @@ def test_no_import_leaves_the_core(path):
             allowed = {'torch', 'numpy'} | (ON_DEMAND if inside else set())
             allowed |= {'triton'} if path.name in NEED_TRITON else set()
             assert top in sys.stdlib_module_names | allowed, name
+
+
+@pytest.mark.parametrize('path', modules_below('core'))
+def test_imports_in_the_core_run_downwards(path):
+    """As docs/architecture.md draws it."""
+    parts = path.relative_to(PACKAGE / 'core').parts
+    if parts[0] == '__init__.py':
+        return  # names of all of it
+    for name, _ in imports(path):
+        below = name.removeprefix('mmseg_ltmi.core.').partition('.')[0]
+        if name.startswith('mmseg_ltmi.core.'):
+            assert layer(below) <= layer(parts[0]), name
 
 
 @pytest.mark.parametrize('path', modules_below('models'))

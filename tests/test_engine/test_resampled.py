@@ -15,7 +15,7 @@ from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.apis.count import count
 from mmseg_ltmi.core.priors import PriorBuffer, count_as_trained
 from mmseg_ltmi.core.priors.fingerprint import pipeline_digest
-from mmseg_ltmi.engine.hooks.run_checks import reads_resampled, resampled_anyway
+from mmseg_ltmi.engine.hooks.run_checks import reading_warning, resampling_warning
 from mmseg_ltmi.prior_message import announced_prior
 
 
@@ -86,7 +86,7 @@ def test_nothing_is_said_where_both_priors_are_right(root):
 
 
 def said(prior, dataset):
-    return resampled_anyway(PriorBuffer(prior, None, 'prior'), DATASETS.build(dataset))
+    return resampling_warning(PriorBuffer(prior, None, 'prior'), DATASETS.build(dataset))
 
 
 @pytest.mark.parametrize('make', BY, ids=lambda make: make.__name__)
@@ -271,14 +271,14 @@ def test_a_stock_head_and_a_head_that_does_not_predict(root):
     """The reading is that of the head that predicts."""
     sampled_set, own = DATASETS.build(sampled()), dict(test_prior=raw())
     stock = MODELS.build(segmentor(ltmi=False))
-    text = reads_resampled(stock.decode_head, sampled_set)
+    text = reading_warning(stock.decode_head, sampled_set)
     assert 'make the head LTMIFCNHead and give decode_head.test_prior' in text
 
     class OwnHead(FCNHead):
         pass
 
     own_head = OwnHead(in_channels=8, channels=8, num_classes=4)
-    assert 'used on others, choose a tau on such images' in reads_resampled(own_head, sampled_set)
+    assert 'used on others, choose a tau on such images' in reading_warning(own_head, sampled_set)
     cfg = config(count_as_trained(sampled_set, 8).prior.to_dict(), sampled(), own)
     cfg.model.auxiliary_head = copy.deepcopy(cfg.model.decode_head)
     del cfg.model.auxiliary_head['test_prior']

@@ -20,7 +20,8 @@ from mmseg_ltmi.apis.explain import explain
 from mmseg_ltmi.core import LogitAdjustedLoss
 from mmseg_ltmi.core.posterior import OperatingPoint
 from mmseg_ltmi.core.priors import PriorBuffer
-from mmseg_ltmi.engine.hooks.run_checks import check_views, raw_decision_warning, sampler_warning
+from mmseg_ltmi.engine.hooks.reading_checks import check_views, raw_decision_warning
+from mmseg_ltmi.engine.hooks.run_checks import sampler_warning
 
 
 @pytest.fixture(autouse=True)

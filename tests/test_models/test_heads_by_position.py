@@ -8,7 +8,7 @@ from tiny import COUNTS, LOSS, batch, segmentor
 
 from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.core.posterior import natural_shift_of_head
-from mmseg_ltmi.engine.hooks.run_checks import raw_decision_warning, untold_ignore_index
+from mmseg_ltmi.engine.hooks.reading_checks import raw_decision_warning, untold_ignore_index_warning
 
 BOUNDARY = dict(type='BoundaryLoss')
 COMMON = dict(channels=8, num_classes=4, norm_cfg=dict(type='BN'), align_corners=False)
@@ -51,7 +51,7 @@ def test_a_loss_ignores_what_its_head_does():
 
 
 def test_a_stock_head_that_does_not_tell_its_losses_is_warned_of():
-    said = untold_ignore_index(build('DDRHead', [FREE, FREE], ignore_index=0))
+    said = untold_ignore_index_warning(build('DDRHead', [FREE, FREE], ignore_index=0))
     assert (
         'class 0' in said and 'give LogitAdjustedLoss ignore_index=0, or take LTMIDDRHead' in said
     )
@@ -61,7 +61,7 @@ def test_a_stock_head_that_does_not_tell_its_losses_is_warned_of():
         build('LTMIDDRHead', [FREE, FREE], ignore_index=0),
         build('DDRHead', [FREE, FREE]),
     ):
-        assert not untold_ignore_index(head)
+        assert not untold_ignore_index_warning(head)
 
 
 CE = {**LOSS, 'tau': 0.0}

@@ -412,6 +412,19 @@ def test_config_of_an_installed_package():
         student(dict(config=name, checkpoint='a.pth'))
 
 
+def test_config_of_ones_own_package(tmp_path, monkeypatch):
+    folder = tmp_path / 'own_package' / '.mim' / 'configs'
+    folder.mkdir(parents=True)
+    (tmp_path / 'own_package' / '__init__.py').touch()
+    (folder / 'teacher.py').write_text(f'model = {segmentor(34, 24, ltmi=False)!r}')
+    monkeypatch.syspath_prepend(tmp_path)
+    assert build_head(read_model('own_package::teacher.py'), 4).conv_seg.in_channels == 24
+    with pytest.raises(FileNotFoundError, match='own_package::no.py does not exist'):
+        read_model('own_package::no.py')
+    with pytest.raises(FileNotFoundError, match='there is no package no_such'):
+        read_model('no_such::teacher.py')
+
+
 def test_broken_checkpoints(tmp_path, frozen):
     file = tmp_path / 'teacher.pth'
     state = torch.load(file)['state_dict']

@@ -15,7 +15,8 @@ from mmseg_ltmi.apis.convert import convert
 from mmseg_ltmi.apis.memory import make_memory, memory_of_queue
 from mmseg_ltmi.apis.memory_centers import with_centers
 from mmseg_ltmi.apis.neighbors import find_neighbors
-from mmseg_ltmi.apis.trained_model import load_model, split_loader
+from mmseg_ltmi.apis.split_data import split_loader
+from mmseg_ltmi.apis.trained_model import load_model
 from mmseg_ltmi.cli import main
 from mmseg_ltmi.core.posterior import ClassMemory
 from mmseg_ltmi.datasets import LongTailShapesDataset

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from mmseg_ltmi.apis import runs
 from mmseg_ltmi.apis.choose import choose
 from mmseg_ltmi.apis.explain import explain
-from mmseg_ltmi.apis.trained_model import split_loader
+from mmseg_ltmi.apis.split_data import split_loader
 from mmseg_ltmi.prior_message import announced_reading
 
 

@@ -21,7 +21,8 @@ from mmseg_ltmi.apis.browse import browse
 from mmseg_ltmi.apis.config_changes import read_config
 from mmseg_ltmi.apis.convert import convert
 from mmseg_ltmi.apis.explain import explain
-from mmseg_ltmi.apis.trained_model import class_prior_of, load_model, split_dataset, split_loader
+from mmseg_ltmi.apis.split_data import split_dataset, split_loader
+from mmseg_ltmi.apis.trained_model import class_prior_of, load_model
 from mmseg_ltmi.cli import main
 from mmseg_ltmi.core.priors import ClassPrior
 from mmseg_ltmi.datasets import LongTailShapesDataset

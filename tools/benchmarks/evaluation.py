@@ -19,7 +19,8 @@ from mmseg.evaluation import IoUMetric
 from prettytable import PrettyTable
 
 from mmseg_ltmi.apis.config_changes import read_config
-from mmseg_ltmi.apis.trained_model import class_prior_of, load_model, split_loader
+from mmseg_ltmi.apis.split_data import split_loader
+from mmseg_ltmi.apis.trained_model import class_prior_of, load_model
 from mmseg_ltmi.evaluation import LogitAdjustmentSweep, LongTailIoUMetric, OperatingPointMetric
 
 

@@ -18,13 +18,8 @@ from mmengine.config import DictAction
 from prettytable import PrettyTable
 
 from mmseg_ltmi.apis.config_changes import read_config
-from mmseg_ltmi.apis.trained_model import (
-    class_prior_of,
-    load_model,
-    measure,
-    metainfo_of,
-    split_loader,
-)
+from mmseg_ltmi.apis.split_data import split_loader
+from mmseg_ltmi.apis.trained_model import class_prior_of, load_model, measure, metainfo_of
 from mmseg_ltmi.core.posterior import decide_by_iou, fit_iou_rule
 from mmseg_ltmi.core.priors import ClassPrior
 from mmseg_ltmi.core.priors.class_prior import balancing_shift

@@ -16,7 +16,8 @@ from mmengine.config import Config, DictAction
 from prettytable import PrettyTable
 
 from mmseg_ltmi.apis.config_changes import read_config
-from mmseg_ltmi.apis.trained_model import load_model, split_loader
+from mmseg_ltmi.apis.split_data import split_loader
+from mmseg_ltmi.apis.trained_model import load_model
 from mmseg_ltmi.core.posterior import class_scores, decision_areas, labels_or_spare
 from mmseg_ltmi.models.decode_heads import LTMIMaskHeadMixin
 from mmseg_ltmi.models.segmentors import last_head

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..losses.functional import at_least_float32
+from ..precision import at_least_float32
 
 
 class ProjectionHead(nn.Sequential):

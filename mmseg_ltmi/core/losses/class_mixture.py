@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..training_step import is_compiling
 from .class_mixture_torch import Term, torch_class_mixture, torch_gradients
 
 # The most channels that the kernels take: they hold a row of a gradient as a whole.
 MAX_CHANNELS = 256
-is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)  # torch 2.1 has none
 # What LTMI_TRITON may be in the environment.
 SWITCHES = ('0', 'bf16', 'tf32', 'tf32x3', 'interpret')
 
@@ -70,21 +70,19 @@ def class_mixture(
     """
     if (query_ids is None) != (key_ids is None):
         raise ValueError('query_ids and key_ids go together: give both or neither')
-    names = (query_ids, key_ids)
+    names, found = (query_ids, key_ids), None
     if exclude is None and takes_kernels(query, key, num_classes):
         try:
-            everything, held_out, expected = _KernelMixture.apply(
-                query, key, key_labels, num_classes, only_held_out, *names
-            )
+            found = _KernelMixture.apply(query, key, key_labels, num_classes, only_held_out, *names)
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:
             _give_up(error)
-        else:
-            return ClassMixture(held_out if everything is None else everything, held_out, expected)
-    everything, held_out, expected = torch_class_mixture(
-        query, key, key_labels, num_classes, only_held_out, exclude, *names
-    )
+    if found is None:
+        found = torch_class_mixture(
+            query, key, key_labels, num_classes, only_held_out, exclude, *names
+        )
+    everything, held_out, expected = found
     return ClassMixture(held_out if everything is None else everything, held_out, expected)
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..precision import at_least_float32
 from .class_mixture import class_mixture
 
 
@@ -316,11 +317,6 @@ def distillation_loss(
     )
     divergence = F.kl_div(log_s, log_t, reduction='none', log_target=True).sum(1).where(valid, 0)
     return temperature**2 * divergence.sum() / valid.sum().clamp(min=1)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """float64 stays, every other dtype becomes float32."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def check_reduction(reduction: str) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..precision import at_least_float32
 from ..priors.class_prior import occurs
-from .functional import at_least_float32
 from .logit_adjustment import LogitAdjustedLoss
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..buffer_dtype import KeepBufferDtype
 from ..contrast.projection_head import ProjectionHead
-from ..losses.functional import at_least_float32
+from ..precision import at_least_float32
 from ..tensor_file import save_tensors
 
 FORMAT = 'mmseg_ltmi.class_memory'

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..losses.functional import class_log_likelihood
 from .class_memory import sort_by_class
 
 TEMPERATURES = tuple(0.01 * 2 ** (step / 2) for step in range(15))
@@ -33,25 +33,19 @@ def fit_temperature(samples: Tensor, labels: Tensor, image: Tensor, num_classes:
     """
     order, rank = sort_by_class(labels, num_classes)
     query = order[rank < QUERIES_PER_CLASS]
-    other = image[query][:, None] != image  # (Q, K)
-    group = F.one_hot(labels, num_classes).float()
-    count = other.float() @ group
-    known = count.gather(1, labels[query][:, None])[:, 0] > 0
-    score = samples[query] @ samples.T
-    per_class = torch.zeros(num_classes, device=labels.device).index_add_(
-        0, labels[query], known.float()
-    )
-    if not known.any():
-        return TEMPERATURES[len(TEMPERATURES) // 2]
+    same = image[query][:, None] == image  # (Q, K)
 
     def likelihood(temperature: float) -> float:
-        scaled = (score / temperature).masked_fill(~other, -math.inf)
-        scaled = scaled - scaled.amax(1, keepdim=True)
-        mean = (scaled.exp() @ group) / count
-        log_posterior = mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
-        log_posterior = log_posterior.masked_fill(count == 0, -math.inf).log_softmax(1)
-        found = log_posterior.gather(1, labels[query][:, None])[:, 0].where(known, 0)
-        total = torch.zeros(num_classes, device=labels.device).index_add_(0, labels[query], found)
-        return float((total / per_class).nanmean())
+        of_classes = class_log_likelihood(
+            samples[query], samples, labels, num_classes, temperature, exclude=same
+        )
+        found = of_classes.log_softmax(1).gather(1, labels[query][:, None])[:, 0]
+        known = found > -torch.inf  # its class has pixels of another image
+        sums = samples.new_zeros(2, num_classes)
+        sums.index_add_(1, labels[query], torch.stack([found.where(known, 0), known.to(found)]))
+        return float((sums[0] / sums[1]).nanmean())
 
-    return max(TEMPERATURES, key=likelihood)
+    found = [likelihood(temperature) for temperature in TEMPERATURES]
+    if math.isnan(found[0]):
+        return TEMPERATURES[len(TEMPERATURES) // 2]
+    return TEMPERATURES[found.index(max(found))]

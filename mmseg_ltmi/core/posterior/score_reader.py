@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..buffer_dtype import KeepBufferDtype
-from ..losses.functional import at_least_float32
+from ..precision import at_least_float32
 from ..priors.class_prior import balancing_shift
 from ..state_dict_hooks import after_load, before_load, keep_own_where_absent
 from .class_memory import ClassMemory

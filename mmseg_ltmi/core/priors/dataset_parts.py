@@ -224,6 +224,12 @@ def unwrapped(dataset: Any) -> list[Any]:
     return [leaf for part in wrapped(dataset) for leaf in unwrapped(part)] or [dataset]
 
 
+def metainfo_of(dataset: Any) -> dict[str, Any]:
+    """That of a data set, or of the first one in a wrapper that has none; {} if it has none."""
+    own = getattr(dataset, 'metainfo', None) or getattr(unwrapped(dataset)[0], 'metainfo', None)
+    return own or {}
+
+
 def wrapped(dataset: Any) -> list[Any]:
     """What a wrapper of any kind holds, wrapped or not; [] of a data set that wraps none."""
     # A BaseDataset loads its own images, whatever a subclass calls its attributes.

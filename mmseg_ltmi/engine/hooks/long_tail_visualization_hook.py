@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mmseg_ltmi.core.class_names import distinct_names, one_line
 from mmseg_ltmi.core.contrast import PixelContrast
 from mmseg_ltmi.core.priors import ClassPrior, build_class_prior
-from mmseg_ltmi.core.priors.dataset_parts import unwrapped
+from mmseg_ltmi.core.priors.dataset_parts import metainfo_of
 from mmseg_ltmi.models.segmentors import last_head
 from mmseg_ltmi.prior_message import announced_prior
 from mmseg_ltmi.visualization import draw_tail_page, plot_embeddings, plot_queue_use
@@ -237,9 +237,7 @@ class LongTailVisualizationHook(Hook):
         return prior
 
     def _names(self, runner: Runner, prior: ClassPrior) -> list[str]:
-        dataset: Any = runner.val_dataloader.dataset
-        meta = getattr(unwrapped(dataset)[0], 'metainfo', None) or {}
-        names = list(meta.get('classes') or ())
+        names = list(metainfo_of(runner.val_dataloader.dataset).get('classes') or ())
         return distinct_names(names if len(names) == prior.num_classes else prior.names)
 
     def _wanted(self, prior: ClassPrior, names: list[str]) -> list[int]:

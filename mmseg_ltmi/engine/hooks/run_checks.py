@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 from mmengine.dataset import DefaultSampler, InfiniteSampler
-from mmseg.models.decode_heads import DDRHead, PIDHead
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
 from mmseg.registry import MODELS
 from torch import nn
 from torch.utils.data import BatchSampler, DistributedSampler, RandomSampler, SequentialSampler
 
-from mmseg_ltmi.core.losses import LogitAdjustedLoss, SoftmaxFocalLoss
-from mmseg_ltmi.core.posterior import losses_of, predicting_losses_of, stated_shift
 from mmseg_ltmi.core.priors import ClassPrior, PriorBuffer
 from mmseg_ltmi.core.priors.as_trained import counted_resampling
-from mmseg_ltmi.core.priors.dataset_parts import own_ignore_index, resampling_of, unwrapped
+from mmseg_ltmi.core.priors.dataset_parts import (
+    metainfo_of,
+    own_ignore_index,
+    resampling_of,
+    unwrapped,
+)
 from mmseg_ltmi.core.priors.label_space import (
     check_ignored_is_free,
     check_same_classes,
@@ -35,9 +35,7 @@ from mmseg_ltmi.evaluation.metric_prior import (
     read_metric_prior,
 )
 from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
-from mmseg_ltmi.models.decode_heads.hard_pixels import has_threshold
-from mmseg_ltmi.models.segmentors import ScoreReadingMixin, last_head
-from mmseg_ltmi.models.segmentors.ltmi_segmentors import sums_masks
+from mmseg_ltmi.models.segmentors.heads import sums_masks
 
 PLAIN_SAMPLERS = (
     DefaultSampler,
@@ -104,7 +102,7 @@ def check_parts(dataset: Any) -> None:
         check_same_classes(classes, metainfo_of(other).get('classes'), (first, name), remedy)
 
 
-def resampled_anyway(prior: PriorBuffer, dataset: Any) -> str:
+def resampling_warning(prior: PriorBuffer, dataset: Any) -> str:
     """That a prior was counted as if a train set were resampled otherwise; '' if it was not."""
     known, by = prior.class_prior, resampling_of(dataset)
     if known is None or counted_resampling(known.source) == by:
@@ -117,7 +115,7 @@ def resampled_anyway(prior: PriorBuffer, dataset: Any) -> str:
     )
 
 
-def reads_resampled(head: Any, dataset: Any) -> str:
+def reading_warning(head: Any, dataset: Any) -> str:
     """That the head that predicts reads its scores for the classes of a resampled train set.
 
     '' if it does not, or the train set is not resampled.
@@ -152,7 +150,7 @@ def _most_apart(prior: ClassPrior, dataset: Any) -> str:
     )
 
 
-def trained_anyway(head: Any, dataset: Any) -> str:
+def trained_ignored_class_warning(head: Any, dataset: Any) -> str:
     """That a head trains a class which a train set has as its ``ignore_index``; '' otherwise."""
     for name, part in _parts(dataset, 'the train set'):
         index = own_ignore_index(part)
@@ -162,81 +160,6 @@ def trained_anyway(head: Any, dataset: Any) -> str:
                 f'{type(head).__name__} has ignore_index={head.ignore_index}. Give both the same'
             )
     return ''
-
-
-def untold_ignore_index(head: Any) -> str:
-    """That a stock head does not tell its losses to ignore a class; '' otherwise."""
-    index = head.ignore_index
-    if not isinstance(head, (DDRHead, PIDHead)) or index not in range(head.num_classes):
-        return ''
-    own = [
-        loss for loss in losses_of(head) if isinstance(loss, (LogitAdjustedLoss, SoftmaxFocalLoss))
-    ]
-    if all(loss.ignore_index == index for loss in own):
-        return ''
-    name = type(head).__name__
-    return (
-        f'class {index}, which {name} has as its ignore_index, is trained, since {name} does not '
-        f'tell it to its losses: give {type(own[0]).__name__} ignore_index={index}, or take '
-        f'LTMI{name}'
-    )
-
-
-def raw_threshold(head: Any) -> str:
-    """That OHEM of a stock head judges by scores of which the loss makes others; '' otherwise."""
-    if not has_threshold(head):
-        return ''
-    for loss in losses_of(head):
-        # BLVLoss has a mean of its noise.
-        if isinstance(loss, LogitAdjustedLoss) and (loss.tau or getattr(loss, 'noise_mean', 0)):
-            name = type(head).__name__
-            return (
-                f'OHEMPixelSampler(thresh={head.sampler.thresh}) of {name} judges by raw scores, '
-                f'by which pixels of frequent classes stay hard, since {type(loss).__name__} adds '
-                f'the prior to them: take LTMI{name}, which judges by the sum, or leave thresh out'
-            )
-    return ''
-
-
-def check_views(model: Any, metrics: list[Any]) -> None:
-    """Raise ValueError where views are merged by argmax, and something needs more than that."""
-    for part in model.modules():
-        if getattr(type(part), 'merge_preds', None) is not SegTTAModel.merge_preds:
-            continue
-        reader = getattr(part.module, 'reader', None)
-        reason = ''
-        if any(isinstance(metric, LogitAdjustmentSweep) for metric in metrics):
-            reason = 'LogitAdjustmentSweep would judge the scores of one view'
-        elif reader is not None and reader.has_iou_rule:
-            reason = 'the IoU rule of the model would not decide'
-        if reason:
-            raise ValueError(
-                f'{reason}: {type(part).__name__} merges the views by argmax. Test with '
-                'mmseg-ltmi test --tta, or with --cfg-options tta_model.type=LTMISegTTAModel'
-            )
-
-
-def raw_decision_warning(model: Any) -> str:
-    """That a segmentor decides by raw scores that its loss has shifted; '' otherwise."""
-    model = next((part for part in model.modules() if isinstance(part, EncoderDecoder)), None)
-    if model is None or isinstance(model, ScoreReadingMixin):
-        return ''
-    head = last_head(model)
-    is_plain = isinstance(head, BaseDecodeHead) and not isinstance(head, LTMIHeadMixin)
-    if not is_plain or head.out_channels == 1:
-        return ''
-    losses = predicting_losses_of(head)
-    shift = stated_shift(losses, head.num_classes)
-    is_open = any(getattr(loss, 'needs_class_prior', False) for loss in losses)
-    if not is_open and (shift is None or float(shift.max() - shift.min()) < 1e-6):
-        return ''
-    names = ', '.join(type(loss).__name__ for loss in losses)
-    return (
-        f'{names} of {type(head).__name__} shifts the scores of classes (class weights, a prior), '
-        f'and {type(model).__name__} decides by the raw scores, in validation too: set '
-        "model.type='LTMIEncoderDecoder' (LTMICascadeEncoderDecoder for a cascade), or take the "
-        'LTMI form of the head'
-    )
 
 
 def sampler_warning(prior: PriorBuffer, loader: Any) -> str:
@@ -260,7 +183,7 @@ def sampler_warning(prior: PriorBuffer, loader: Any) -> str:
 
 def has_other_classes(trained: Mapping[str, Any], dataset: Any) -> bool:
     """Whether a checkpoint (see ``trained_labels``) is of other classes than a train set."""
-    classes = metainfo_of(unwrapped(dataset)[0]).get('classes')
+    classes = metainfo_of(dataset).get('classes')
     try:
         check_same_classes(trained.get('classes'), classes, ('', ''), '')
     except ValueError:
@@ -295,7 +218,7 @@ def check_named_priors(
         predicting: the prior by which the model will predict. Metrics that name another one are
             refused, as they would refuse it themselves at the first validation.
     """
-    metainfo = metainfo_of(unwrapped(dataset)[0])
+    metainfo = metainfo_of(dataset)
     classes = [str(name) for name in metainfo.get('classes') or ()]
     for part in model.modules():
         if isinstance(part, PriorBuffer) and part.class_prior is not None:
@@ -349,11 +272,6 @@ def check_ignore_index(head: Any, metrics: list[Any], dataset: Any, name: str) -
                 raise ValueError(f'{differ}, and one of them is a class: {remedy}')
             warning = f'{differ}: {remedy}'
     return warning
-
-
-def metainfo_of(dataset: Any) -> Mapping[str, Any]:
-    """That of a data set that is not wrapped; {} where it has none."""
-    return getattr(dataset, 'metainfo', None) or {}
 
 
 def _parts(dataset: Any, name: str) -> Iterator[tuple[str, Any]]:

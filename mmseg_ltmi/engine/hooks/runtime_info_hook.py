@@ -13,10 +13,10 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import HOOKS
 
+from mmseg_ltmi.core.forgetting import forget_classes, forget_operating_point
 from mmseg_ltmi.core.posterior import ScoreReader
 from mmseg_ltmi.core.priors import PriorBuffer
-from mmseg_ltmi.core.priors.dataset_parts import distinct_images, image_file, unwrapped
-from mmseg_ltmi.core.state_dict_hooks import forget_classes, forget_operating_point
+from mmseg_ltmi.core.priors.dataset_parts import distinct_images, image_file, metainfo_of
 from mmseg_ltmi.models.checkpoint_file import trained_labels
 from mmseg_ltmi.models.decode_heads.decode_losses import check_decode_losses
 from mmseg_ltmi.models.decode_heads.knet_head import check_wrapped
@@ -26,6 +26,12 @@ from mmseg_ltmi.models.segmentors import ScoreReadingMixin, heads_of, last_head
 from mmseg_ltmi.prior_message import forget_announcements
 from mmseg_ltmi.prior_table import in_one_line
 
+from .reading_checks import (
+    check_views,
+    raw_decision_warning,
+    raw_threshold_warning,
+    untold_ignore_index_warning,
+)
 from .run_checks import (
     check_evaluated,
     check_ignore_index,
@@ -33,16 +39,11 @@ from .run_checks import (
     check_number,
     check_parts,
     check_prior,
-    check_views,
     has_other_classes,
-    metainfo_of,
-    raw_decision_warning,
-    raw_threshold,
-    reads_resampled,
-    resampled_anyway,
+    reading_warning,
+    resampling_warning,
     sampler_warning,
-    trained_anyway,
-    untold_ignore_index,
+    trained_ignored_class_warning,
 )
 
 PACKAGE = __name__.split('.')[0]
@@ -130,21 +131,21 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         if has_ours:
             check_parts(dataset)
             _check_cascades(runner)
-            _warn(runner, (trained_anyway(head, dataset) for head in heads))
-            _warn(runner, map(untold_ignore_index, heads))
-            _warn(runner, map(raw_threshold, heads))
+            _warn(runner, (trained_ignored_class_warning(head, dataset) for head in heads))
+            _warn(runner, map(untold_ignore_index_warning, heads))
+            _warn(runner, map(raw_threshold_warning, heads))
             _warn(runner, [raw_decision_warning(runner.model)])
         of_tests = {id(getattr(head, 'test_prior', None)) for head in heads}
         trained = [prior for prior in priors if id(prior) not in of_tests]
         shared = {id(prior.class_prior): prior for prior in reversed(trained)}  # once each
-        _warn(runner, (resampled_anyway(prior, dataset) for prior in shared.values()))
+        _warn(runner, (resampling_warning(prior, dataset) for prior in shared.values()))
         loader = runner.train_dataloader
         _warn(runner, (sampler_warning(prior, loader) for prior in shared.values()))
-        _warn(runner, (reads_resampled(last_head(model), dataset) for model in models))
+        _warn(runner, (reading_warning(last_head(model), dataset) for model in models))
         known = [prior.class_prior for prior in priors if prior.class_prior is not None]
         for line in dict.fromkeys(map(in_one_line, known)):
             runner.logger.info(line)
-        self._trained = ('the train set', metainfo_of(unwrapped(dataset)[0]))
+        self._trained = ('the train set', metainfo_of(dataset))
         if isinstance(runner._val_loop, BaseLoop):
             self._compare(runner, runner._val_loop, 'the val set')
 

@@ -9,7 +9,6 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from mmseg_ltmi.core import FeatureRecorder
-from mmseg_ltmi.models.raw_scores import warn_where_exported
 
 from .hard_pixels import judge_by_trained_scores
 from .ltmi_head import LTMIHeadMixin
@@ -63,11 +62,7 @@ class LTMIIterativeDecodeHead(LTMIHeadMixin, IterativeDecodeHead):
         with FeatureRecorder(self, self.kernel_generate_head.conv_seg) as recorder:
             stages = super().forward(inputs)
             features = recorder.features
-        if self._record is None:
-            warn_where_exported(self.score_reader)
-        else:
-            self._record.features = features
-            self._record.logits = stages[-1] if isinstance(stages, list) else stages
+        self._note(features, stages[-1] if isinstance(stages, list) else stages)
         return stages
 
     def loss_by_feat(self, seg_logits: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:

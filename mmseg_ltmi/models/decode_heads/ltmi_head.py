@@ -158,11 +158,15 @@ class LTMIHeadMixin(SharedPriorMixin, _Head):
 
     def cls_seg(self, feat: Tensor) -> Tensor:
         logits = super().cls_seg(feat)
-        if self._record is not None:
-            self._record.features, self._record.logits = feat, logits
-        else:
-            warn_where_exported(self.score_reader)
+        self._note(feat, logits)
         return logits
+
+    def _note(self, features: Tensor, logits: Tensor) -> None:
+        """For the terms of the step; outside of a loss it warns where raw scores are exported."""
+        if self._record is None:
+            warn_where_exported(self.score_reader)
+        else:
+            self._record.features, self._record.logits = features, logits
 
     def _stack_batch_gt(self, batch_data_samples: list) -> Any:
         stacked = super()._stack_batch_gt(batch_data_samples)
@@ -178,19 +182,7 @@ class LTMIHeadMixin(SharedPriorMixin, _Head):
                 )
         return stacked
 
-    def loss(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """The plain head's losses, and those of the contrastive and the region term.
-
-        A step of training (training mode, gradients computed) ends an operating point, and tells
-        the reader how scores are read. A validation loss leaves all as it is.
-
-        A head that expects a teacher leaves the contrastive term to its segmentor, which takes the
-        record of the step by :meth:`take_record`.
-
-        Raises:
-            LabelOutOfRangeError: naming the images.
-            ValueError: a loss has another ``ignore_index``; as the class and its priors.
-        """
+    def _check_losses_and_priors(self) -> None:
         for loss in self._own_losses():
             if loss.ignore_index != self.ignore_index:
                 loss_name, name = type(loss).__name__, type(self).__name__
@@ -208,6 +200,21 @@ class LTMIHeadMixin(SharedPriorMixin, _Head):
             prior.check_ignore_index(self.ignore_index)
         if self.test_prior is not None:
             self._check_trained_prior()
+
+    def loss(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The plain head's losses, and those of the contrastive and the region term.
+
+        A step of training (training mode, gradients computed) ends an operating point, and tells
+        the reader how scores are read. A validation loss leaves all as it is.
+
+        A head that expects a teacher leaves the contrastive term to its segmentor, which takes the
+        record of the step by :meth:`take_record`.
+
+        Raises:
+            LabelOutOfRangeError: naming the images.
+            ValueError: a loss has another ``ignore_index``; as the class and its priors.
+        """
+        self._check_losses_and_priors()
         is_step = is_training_step(self)
         if is_step and self.score_reader.has_point:
             print_log(POINT_DROPPED, 'current')

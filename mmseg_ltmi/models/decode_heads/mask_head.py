@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from mmseg_ltmi.compat import require_mmdet, torch_deformable_attention
 from mmseg_ltmi.core.contrast import MatchedQuerySampler
 from mmseg_ltmi.core.losses import BLVLoss, LabelOutOfRangeError, LogitAdjustedLoss
-from mmseg_ltmi.core.losses.functional import at_least_float32
 from mmseg_ltmi.core.posterior import losses_of
+from mmseg_ltmi.core.precision import at_least_float32
 from mmseg_ltmi.core.priors import PresencePrior, PriorUser, check_same_prior
 
 from .frequency_matching import FrequencyMatching

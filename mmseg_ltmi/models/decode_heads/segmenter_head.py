@@ -7,7 +7,6 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from mmseg_ltmi.core import FeatureRecorder
-from mmseg_ltmi.models.raw_scores import warn_where_exported
 
 from .ltmi_head import LTMIHeadMixin
 
@@ -27,9 +26,5 @@ class LTMISegmenterMaskTransformerHead(LTMIHeadMixin, SegmenterMaskTransformerHe
         with FeatureRecorder(self, self.patch_proj) as recorder:
             logits = super().forward(inputs)
             projected = recorder.logits
-        if self._record is None:
-            warn_where_exported(self.score_reader)
-        else:
-            patches = projected.transpose(1, 2).unflatten(2, logits.shape[2:])
-            self._record.features, self._record.logits = patches, logits
+        self._note(projected.transpose(1, 2).unflatten(2, logits.shape[2:]), logits)
         return logits

@@ -5,20 +5,17 @@ from .distilled_segmentors import (
     DistilledEncoderDecoder,
     TeacherMixin,
 )
+from .fingerprint import check_memory, check_memory_weights, classifier_fingerprint
+from .heads import heads_of, last_head
 from .ltmi_segmentors import (
     LTMICascadeEncoderDecoder,
     LTMIEncoderDecoder,
-    LTMISegTTAModel,
     ScoreReadingMixin,
-    check_memory,
-    check_memory_weights,
-    classifier_fingerprint,
-    heads_of,
-    last_head,
     reader_prefix,
 )
 from .read_scores import ReadScores
 from .teacher import EMATeacher, FrozenTeacher, Teacher
+from .tta_model import LTMISegTTAModel
 
 __all__ = [
     'DistilledCascadeEncoderDecoder',

@@ -13,7 +13,8 @@ from mmseg_ltmi.core.losses import DistillationLoss
 from mmseg_ltmi.core.pixel_maps import resize_features, resize_labels
 from mmseg_ltmi.models.decode_heads import HeadRecord, LTMIHeadMixin
 
-from .ltmi_segmentors import LTMICascadeEncoderDecoder, LTMIEncoderDecoder, heads_of
+from .heads import heads_of
+from .ltmi_segmentors import LTMICascadeEncoderDecoder, LTMIEncoderDecoder
 from .teacher import Teacher, TeacherOutput, build_teacher
 from .teacher_view import second_view
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from mmengine.logging import print_log
 from mmengine.structures import PixelData
-from mmseg.models.decode_heads import Mask2FormerHead, MaskFormerHead, SideAdapterCLIPHead
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.models.segmentors import CascadeEncoderDecoder, EncoderDecoder, SegTTAModel
+from mmseg.models.segmentors import CascadeEncoderDecoder, EncoderDecoder
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
@@ -29,11 +26,12 @@ from mmseg_ltmi.core.priors import check_priors_found
 from mmseg_ltmi.core.state_dict_hooks import before_load, rename_keys
 from mmseg_ltmi.core.training_step import is_training_step
 from mmseg_ltmi.models.decode_heads import LTMIHeadMixin, LTMIMaskHeadMixin
-from mmseg_ltmi.models.decode_heads.classifiers import CLASSIFIERS
-from mmseg_ltmi.models.decode_heads.ltmi_head import OWN_LOSSES
 from mmseg_ltmi.models.decode_heads.refined_scores import check_refinement
 from mmseg_ltmi.models.raw_scores import warn_where_exported
 from mmseg_ltmi.prior_message import announce_reading
+
+from .fingerprint import check_memory, check_memory_weights, classifier_fingerprint
+from .heads import heads_of, last_head, sums_masks
 
 # A mixin in fact; to the type checker a segmentor, whose methods it extends.
 _Segmentor: Any = EncoderDecoder if TYPE_CHECKING else object
@@ -228,43 +226,6 @@ class LTMICascadeEncoderDecoder(ScoreReadingMixin, CascadeEncoderDecoder):
     """CascadeEncoderDecoder with an operating point."""
 
 
-@MODELS.register_module()
-class LTMISegTTAModel(SegTTAModel):
-    """SegTTAModel that averages the natural posteriors of the views, and then reads the mean.
-
-    What is read, the logarithm of the mean less ``tau log pi``, is the prediction's ``seg_logits``.
-    """
-
-    def merge_preds(self, data_samples_list: list) -> list:
-        """One prediction per image from those of its views."""
-        if self.module.out_channels == 1:  # a sigmoid score
-            return super().merge_preds(data_samples_list)
-        shift = _reading_shift(self.module)
-        for views in data_samples_list:
-            # One at a time: the views of a large image take much memory.
-            total = torch.zeros_like(views[0].seg_logits.data, dtype=torch.float32)
-            for view in views:
-                total += (view.seg_logits.data - shift.to(total)[:, None, None]).softmax(0)
-            mean = (total / len(views)).log_()
-            views[0].seg_logits = PixelData(data=mean + shift.to(mean)[:, None, None])
-        predictions = super().merge_preds([[views[0]] for views in data_samples_list])
-        reader = getattr(self.module, 'reader', None)
-        if reader is not None and reader.has_iou_rule:
-            for prediction in predictions:
-                decided = reader.decide(prediction.seg_logits.data, dim=0)
-                prediction.pred_sem_seg = PixelData(data=decided)
-        return predictions
-
-
-def _reading_shift(model: Any) -> Tensor:
-    """What a segmentor has added to the natural log-posterior, float32 (C,)."""
-    head = last_head(model) if hasattr(model, 'decode_head') else None
-    if isinstance(head, LTMIHeadMixin):
-        return head.reading_shift().nan_to_num(nan=0.0)
-    reader = getattr(model, 'reader', None)
-    return torch.zeros(model.out_channels) if reader is None else reader.reading_shift()
-
-
 def unknown_prior(model: nn.Module) -> str:
     """That a stock head's loss shifted the scores by a prior which nothing says; '' otherwise."""
     losses = predicting_losses_of(last_head(model))
@@ -279,76 +240,11 @@ def unknown_prior(model: nn.Module) -> str:
     )
 
 
-def heads_of(model: nn.Module) -> list[BaseDecodeHead]:
-    """The decode heads of a segmentor, several in a cascade."""
-    heads: Any = model.decode_head
-    return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
-
-
-def last_head(model: nn.Module) -> BaseDecodeHead:
-    """The head that predicts, also of a cascade."""
-    return heads_of(model)[-1]
-
-
-def sums_masks(head: nn.Module) -> bool:
-    """Whether a head predicts ``sum_q p_q(c) m_q``, which is no log-posterior but a posterior."""
-    return isinstance(head, (MaskFormerHead, Mask2FormerHead, SideAdapterCLIPHead))
-
-
 def _read_masks(head: Any, reader: ScoreReader, summed: Tensor) -> Tensor:
     # A stock head's queries have no shift, so that all of it is added to the map.
     if isinstance(head, LTMIMaskHeadMixin):
         return head.read_masks(summed)
     return reader.read_masks(summed, reader.shift())
-
-
-def classifier_fingerprint(model: nn.Module) -> str:
-    """16 hex digits of the last head's classifier, or of the whole head where there is none.
-
-    Weights that were trained on, if only for a step, have another one.
-    """
-    state = last_head(model).state_dict()
-    parts = {key.split('.')[0] for key in state}
-    part = next((name for name in CLASSIFIERS if name in parts), None)
-    digest = hashlib.sha256()
-    for key, value in state.items():
-        own = key.split('.')[0]
-        if own == part or (part is None and own not in ('score_reader', *OWN_LOSSES)):
-            digest.update(value.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def check_memory(model: nn.Module, memory: ClassMemory, where: str) -> None:
-    """Raise ValueError where a memory does not fit a segmentor.
-
-    Args:
-        model: whose weights need not be loaded yet.
-        memory: to check; of which weights its keys are is checked by :func:`check_memory_weights`.
-        where: names the memory.
-    """
-    head = last_head(model)
-    classifier = getattr(head, 'conv_seg', None)
-    if classifier is None:
-        raise ValueError(
-            f'{type(head).__name__} has no conv_seg over a feature map, so there are no pixel '
-            'features that a memory could read'
-        )
-    own = (head.num_classes, classifier.in_channels)
-    if (memory.num_classes, memory.in_channels) != own:
-        raise ValueError(
-            f'{where} is of another model: it reads {memory.in_channels} channels and has '
-            f'{memory.num_classes} classes, the model has {own[1]} and {own[0]}'
-        )
-
-
-def check_memory_weights(model: nn.Module, memory: ClassMemory, where: str) -> None:
-    """Raise ValueError where a memory was made of other weights than the model has."""
-    found = classifier_fingerprint(model)
-    if memory.fingerprint and memory.fingerprint != found:
-        raise ValueError(
-            f'{where} is of another checkpoint: it was made for a classifier with fingerprint '
-            f'{memory.fingerprint}, this one has {found}. Make it again with mmseg-ltmi memory'
-        )
 
 
 def reader_prefix(model: nn.Module) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmseg_ltmi.core.posterior import ScoreReader
 
-from .ltmi_segmentors import last_head
+from .heads import last_head
 
 
 class ReadScores(nn.Module):

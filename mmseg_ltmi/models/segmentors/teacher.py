@@ -23,7 +23,7 @@ from mmseg_ltmi.core.state_dict_hooks import before_load
 from mmseg_ltmi.core.training_step import is_training_step
 from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
 
-from .ltmi_segmentors import heads_of, last_head
+from .heads import heads_of, last_head
 from .teacher_files import build_head, check_label_space, classifier_of, load_weights, read_model
 from .teacher_view import Renormalization
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from mmengine.hub import get_config
 from mmengine.logging import MessageHub, print_log
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 
 from mmseg_ltmi.core.posterior.score_reader import folded_reading
 from mmseg_ltmi.core.priors.label_space import check_same_classes, check_same_reading, labels_of
-from mmseg_ltmi.models.checkpoint_file import read_checkpoint
+from mmseg_ltmi.models.checkpoint_file import read_checkpoint, trained_labels
+from mmseg_ltmi.package_configs import config_path
 
 
 def read_model(config: Any) -> ConfigDict:
@@ -31,10 +31,8 @@ def read_model(config: Any) -> ConfigDict:
     """
     if isinstance(config, (dict, Config)):
         cfg = Config(copy.deepcopy(dict(config)))
-    elif '::' in str(config):
-        cfg = get_config(str(config))
-    elif Path(config).is_file():
-        cfg = Config.fromfile(config)
+    elif (path := config_path(config)).is_file():
+        cfg = Config.fromfile(path)
     else:
         raise FileNotFoundError(
             f'teacher.config={config} does not exist. To train, give the config that the teacher '
@@ -128,16 +126,13 @@ def load_weights(
             f'teacher.checkpoint={checkpoint} does not fit teacher.config: it lacks '
             f'{len(found.missing_keys)} tensors, such as {found.missing_keys[0]}'
         )
-    meta = content.get('meta', {})
-    label_space = meta.get('dataset_meta') or {}
-    if 'classes' not in label_space:  # mmsegmentation 0.x wrote it like this
-        label_space = {**label_space, 'classes': meta.get('CLASSES')}
     parts = getattr(state, '_metadata', {})
-    return network, label_space, folded_reading(parts.get('score_reader', {}), network.num_classes)
+    shift = folded_reading(parts.get('score_reader', {}), network.num_classes)
+    return network, trained_labels(content), shift
 
 
 def check_label_space(
-    teacher: dict[str, Any], data_samples: list, num_classes: int, checkpoint: str
+    teacher: Mapping[str, Any], data_samples: list, num_classes: int, checkpoint: str
 ) -> None:
     """The teacher's classes are the student's, in the same order, under the same labels.
 
