@@ -27,20 +27,35 @@ def look_beside_configs() -> None:
             _name_beside(self._cfg_dict, Path(os.path.abspath(self.filename)).parent)
 
     Config.__init__ = with_priors
+    read = Config._file2dict
+
+    @functools.wraps(read)
+    def of_a_file(filename: str, *args: Any, **kwargs: Any) -> Any:
+        # Of each base too, whose prior may lie beside it.
+        found = read(filename, *args, **kwargs)
+        folder = Path(os.path.abspath(os.path.expanduser(filename))).parent
+        _name_beside(found[0], folder, if_found=True)
+        return found
+
+    Config._file2dict = staticmethod(of_a_file)
 
 
-def _name_beside(node: Any, folder: Path) -> None:
-    """Give each prior that is no file in the working directory the path beside the config."""
+def _name_beside(node: Any, folder: Path, if_found: bool = False) -> None:
+    """Give each prior that is no file in the working directory the path beside the config.
+
+    With ``if_found`` only where there is such a file.
+    """
     # Past ConfigDict's own items(), which would import what a config in pure Python names.
     is_dict = isinstance(node, dict)
     for key, value in list(dict.items(node) if is_dict else enumerate(node)):
         if isinstance(value, (dict, list, tuple)):
-            _name_beside(value, folder)
+            _name_beside(value, folder, if_found)
         elif (
             is_dict
             and key in ('class_prior', 'test_prior')
             and isinstance(value, str)
             and Path(value).suffix  # a published prior has none, nor has 'online'
             and not os.path.isfile(value)
+            and (not if_found or os.path.isfile(folder / value))
         ):
             node[key] = str(folder / value)

@@ -15,6 +15,7 @@ from mmseg.registry import DATASETS
 from torch import Tensor, nn
 
 from mmseg_ltmi.core.class_names import distinct_names
+from mmseg_ltmi.core.pixel_maps import rgb_picture
 from mmseg_ltmi.core.priors import ClassPrior
 from mmseg_ltmi.core.priors.annotation_loader import count_image, label_loader
 from mmseg_ltmi.core.priors.class_prior import balancing_shift
@@ -188,8 +189,6 @@ def _predict(
     packed = prepared[0]
     sample = packed['data_samples']
     label = sample.gt_sem_seg.data[0].numpy()
-    image = packed['inputs'].float()[None]
-    image = nn.functional.interpolate(image, label.shape, mode='bilinear')[0]
     maps = {'label': label}
     for i, ((name, model), shift) in enumerate(zip(models.items(), shifts, strict=True)):
         own = prepared[min(i, len(prepared) - 1)]
@@ -197,6 +196,5 @@ def _predict(
         result = model.test_step(batch)[0]  # type: ignore[operator]
         scores = result.seg_logits.data.cpu() + shift[:, None, None]
         maps[name] = scores.argmax(0).numpy()
-    # mmsegmentation loads images as BGR.
-    rgb = image.flip(0).movedim(0, -1).clamp(0, 255).byte().numpy()
+    rgb = rgb_picture(packed['inputs'], label.shape)
     return TailImage(Path(sample.img_path).name, rgb, maps)

@@ -24,8 +24,8 @@ from mmseg_ltmi.evaluation import (
 )
 from mmseg_ltmi.evaluation.operating_point_metric import MEMORY_WEIGHTS
 from mmseg_ltmi.models.segmentors import (
-    classifier_fingerprint,
     last_head,
+    network_fingerprint,
     reader_prefix,
 )
 from mmseg_ltmi.readings import AUTO, CHOICES, WITH_MEMORY
@@ -108,9 +108,9 @@ def choose(
         if warning:
             warn(warning)
     how_chosen = f'chosen on {select}'
+    same = '' if select == report else f', as {select} has the same images'
     if folds:
-        same = '' if select == report else f', as {select} has the same images'
-        how_chosen, select = f'cross-fitted in {folds} folds{same}', report
+        select = report
 
     weights = () if memory is None else MEMORY_WEIGHTS
 
@@ -133,7 +133,14 @@ def choose(
         memory_weights=weights,
         rules=peers if folds else {},
     )
-    prior, judged = selection.prior, None
+    prior, judged, crossed = selection.prior, None, selection.folds
+    if folds:
+        if crossed < 2:
+            raise ValueError(
+                f'one image alone of the {select} split has labels, and cross-fitting takes two: '
+                'choose and report on two splits'
+            )
+        folds, how_chosen = crossed, f'cross-fitted in {crossed} folds{same}'
     choosing.check_choice(choice, _curve(selection), select)
     shift = choosing.frequency_shift(selection.image_labels, prior)
     if not shift.drawn_alike:
@@ -162,7 +169,7 @@ def choose(
     how = dict(select=select, report=report, folds=folds, max_values=max_values)
     point = replace(
         points[choice],
-        weights=classifier_fingerprint(model),
+        weights=network_fingerprint(model),
         report={
             'checkpoint': Path(checkpoint).name,
             **how,

@@ -46,10 +46,11 @@ def convert(checkpoint: str | Path, out: str | Path, tau_test: float = 0.0) -> d
         state, folded = _to_stock(trained, tau_test)
     except ValueError as error:
         raise ValueError(f'{checkpoint}: {error}') from error
-    # So that an LTMI segmentor, whose loss may state a shift, does not add it again, and knows the
-    # natural posterior. No other loader looks at it, as it would at a key.
+    # So that an LTMI segmentor or head, whose loss may state a shift, does not add it again, and
+    # knows the natural posterior. No other loader looks at it, as it would at a key.
     marked: Any = OrderedDict(state)
-    marked._metadata = OrderedDict({READER.rstrip('.'): {'version': 1, IS_READ: folded}})
+    places = (READER.rstrip('.'), f'{_last_head(state)}{READER}'.rstrip('.'))
+    marked._metadata = OrderedDict({place: {'version': 1, IS_READ: folded} for place in places})
     save_tensors({'meta': content.get('meta', {}), 'state_dict': marked}, out)
     return state
 

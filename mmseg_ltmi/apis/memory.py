@@ -29,7 +29,7 @@ from mmseg_ltmi.core.priors import describe
 from mmseg_ltmi.core.priors.dataset_parts import metainfo_of
 from mmseg_ltmi.core.priors.fingerprint import pipeline_digest
 from mmseg_ltmi.core.progress import progress_bar
-from mmseg_ltmi.models.segmentors import classifier_fingerprint, last_head
+from mmseg_ltmi.models.segmentors import last_head, network_fingerprint
 
 from .config_changes import is_a, read_config, unwrapped_configs
 from .feature_pixels import pixels_of
@@ -100,7 +100,7 @@ def make_memory(
     dataset: Any = split_loader(cfg, split, num_workers=0).dataset
     metainfo = metainfo_of(dataset)
     check_trained(model, metainfo)
-    fingerprint = classifier_fingerprint(model)
+    fingerprint = network_fingerprint(model)
     report = dict(
         checkpoint=Path(checkpoint).name,
         split=split,
@@ -221,7 +221,7 @@ def memory_of_queue(
         float(contrast.loss.temperature) if temperature is None else temperature,
         projector,
         classes=_trained_classes(model, cfg),
-        fingerprint=classifier_fingerprint(model),
+        fingerprint=network_fingerprint(model),
         report=dict(checkpoint=Path(checkpoint).name, split='queue', features='embedded'),
     )
     return memory if centers is None else with_centers(memory, centers, seed)

@@ -24,7 +24,7 @@ from mmseg_ltmi.core.priors.label_space import check_trained_on
 from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.engine.hooks.run_checks import check_ignore_index
 from mmseg_ltmi.evaluation.metric_prior import check_classes, check_reading
-from mmseg_ltmi.models.checkpoint_file import read_checkpoint, trained_labels
+from mmseg_ltmi.models.checkpoint_file import is_needed_to_predict, read_checkpoint, trained_labels
 from mmseg_ltmi.models.segmentors import check_memory, check_memory_weights, last_head
 from mmseg_ltmi.models.segmentors.ltmi_segmentors import unknown_prior
 
@@ -85,7 +85,7 @@ def load_memory(model: nn.Module, memory: ClassMemory | str | Path) -> ClassMemo
 def check_fits(model: nn.Module, state: Mapping[str, Any], checkpoint: str | Path) -> None:
     """Raise ValueError where a checkpoint's state dict lacks what a model needs to predict."""
     for name, value in model.state_dict().items():
-        if name in state and _is_needed(name) and state[name].shape != value.shape:
+        if name in state and is_needed_to_predict(name) and state[name].shape != value.shape:
             raise ValueError(
                 f'{checkpoint} is of another model: its {name} has shape '
                 f'{tuple(state[name].shape)}, the config makes it {tuple(value.shape)}. Give the '
@@ -98,19 +98,13 @@ def check_fits(model: nn.Module, state: Mapping[str, Any], checkpoint: str | Pat
         # Another buffer than these follows from the model's arguments.
         if (name in learned or name.endswith(('running_mean', 'running_var')))
         and name not in state
-        and _is_needed(name)
+        and is_needed_to_predict(name)
     ]
     if missing:
         raise ValueError(
             f'{checkpoint} is of another model: it lacks {len(missing)} of its tensors, such as '
             f'{missing[0]}. Give the config that it was trained with'
         )
-
-
-def _is_needed(name: str) -> bool:
-    # A stock checkpoint has none of ours, and testing uses no auxiliary head.
-    optional = {'contrast', 'region', 'score_reader', 'teacher', 'auxiliary_head', 'online_counts'}
-    return not optional & set(name.split('.')) and not name.endswith('num_batches_tracked')
 
 
 def measure(

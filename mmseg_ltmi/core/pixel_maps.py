@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,6 +27,16 @@ def resize_features(features: Tensor, size: Sequence[int]) -> Tensor:
     if features.shape[2:] == tuple(size):
         return features
     return F.interpolate(features, tuple(size), mode='bilinear', align_corners=False)
+
+
+def rgb_picture(image: Tensor, size: Sequence[int]) -> np.ndarray:
+    """An image BGR (3, H, W), as mmsegmentation loads it, as uint8 RGB (h, w, 3) at ``size``.
+
+    Of other numbers of channels the first three are drawn, or the first one in grey.
+    """
+    image = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+    bgr = F.interpolate(image[None].float().cpu(), tuple(size), mode='bilinear')[0]
+    return bgr.flip(0).movedim(0, -1).clamp(0, 255).byte().numpy()
 
 
 def gather_pixels(features: Tensor, pixel: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ class OperatingPointMetric(BaseMetric):
         prior: C classes.
         num_images: images that will be seen.
         rules: decisions to measure as they are, by name.
-        folds: K.
+        folds: K; there are no more than images with labels.
         taus: ascending values of ``tau_test``.
         memory_weights: ascending weights of a memory to measure at each tau, above 0; () for none.
         max_values: posteriors that are kept at most, pixels times classes, by a PosteriorDraw; 0
@@ -144,10 +144,12 @@ class OperatingPointMetric(BaseMetric):
         grid = num_weights, num_taus
         areas = torch.stack([areas for areas, _ in results]).double()
         self._samples = [PosteriorSample(*sample) for _, sample in results]
+        self.image_labels = areas[:, 0, 3]
+        num_labelled = int((self.image_labels.sum(1) > 0).sum())
+        self.folds = min(self.folds, max(num_labelled, 1))
         of_points = areas.new_zeros(self.folds, num_points, *areas.shape[2:])
         of_points.index_add_(0, self._fold_of_images(), areas[:, :num_points])
         self.tau_areas = of_points[:, :num_taus]
-        self.image_labels = areas[:, 0, 3]
         self.memory_areas = of_points[:, num_taus:].unflatten(1, grid)
         of_rules = areas[:, num_points:].sum(0)
         self.rule_areas = dict(zip(self.rules, of_rules, strict=True))
@@ -158,8 +160,10 @@ class OperatingPointMetric(BaseMetric):
         return {}
 
     def _fold_of_images(self) -> Tensor:
-        number = len(self._samples)
-        return torch.arange(number) * self.folds // number
+        # In blocks of as many labelled images, so that none has all of the labels.
+        labelled = (self.image_labels.sum(1) > 0).long()
+        before = labelled.cumsum(0) - labelled
+        return (before * self.folds // labelled.sum().clamp(min=1)).clamp(max=self.folds - 1)
 
     def areas_at(self, point: OperatingPoint) -> Tensor:
         """float64 (K, 4, C) of an operating point that is a tau, with a memory or without."""

@@ -68,6 +68,15 @@ def check_is_another(out: str | Path, checkpoint: str | Path) -> None:
         raise ValueError(f'{out} is the checkpoint itself: name another file to write')
 
 
+def is_needed_to_predict(name: str) -> bool:
+    """Whether a tensor of a segmentor's state dict is, by its name.
+
+    A stock checkpoint has none of this package's parts, and testing uses no auxiliary head.
+    """
+    optional = {'contrast', 'region', 'score_reader', 'teacher', 'auxiliary_head', 'online_counts'}
+    return not optional & set(name.split('.')) and not name.endswith('num_batches_tracked')
+
+
 def trained_labels(content: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint, as :func:`read_checkpoint` reads it, says of the labels of its training.
 

@@ -9,7 +9,7 @@ from own_data import NAMES, config, write_data
 from tiny import COUNTS
 
 from mmseg_ltmi.core.posterior import ClassMemory, OperatingPoint
-from mmseg_ltmi.models.segmentors import classifier_fingerprint
+from mmseg_ltmi.models.segmentors import network_fingerprint
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def chosen(cfg):
     """A model of the config with an operating point and its memory, as choose makes them."""
     model = MODELS.build(cfg.model)
     memory = ClassMemory(torch.randn(40, 8), torch.arange(40) % 4, 4, 0.1)
-    memory.fingerprint = classifier_fingerprint(model)
+    memory.fingerprint = network_fingerprint(model)
     memory.save('memory.pth')
     log_prior = (-1.0, -1.0, -2.0, -3.0)
     memory = dict(memory_weight=0.5, memory='memory.pth')

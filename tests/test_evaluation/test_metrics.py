@@ -120,7 +120,8 @@ def test_sweep_equals_argmax_at_each_tau():
 
 @pytest.mark.parametrize('metric', [LongTailIoUMetric, LogitAdjustmentSweep])
 def test_a_prior_of_labels_that_are_read_otherwise(metric, tmp_path):
-    ClassPrior([8, 4, 2, 1], labels={'reduce_zero_label': True}).save(tmp_path / 'prior.json')
+    labels = {'reduce_zero_label': True, 'label_map': {3: 0, 0: 3}}  # of other files
+    ClassPrior([8, 4, 2, 1], labels=labels).save(tmp_path / 'prior.json')
     ours = metric(class_prior=str(tmp_path / 'prior.json'), per_class_file=None)
     logits = torch.zeros(4, 2, 2)
     samples = [sample([[0, 0], [0, 0]], [[0, 0], [1, 1]], logits)]

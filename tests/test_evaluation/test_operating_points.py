@@ -96,6 +96,26 @@ def test_cross_fitting_measures_what_the_other_folds_chose():
         OperatingPointMetric(metric.prior, 6, folds=9)
 
 
+def test_images_without_labels_do_not_fill_a_fold():
+    metric, world = gather(folds=2)
+    labelled = {0: 0, 1: 0, 4: 1, 5: 1}  # image and fold
+    sparse = OperatingPointMetric(metric.prior, 6, folds=2)
+    for i, (logits, label) in enumerate(world):
+        ignored = torch.full_like(label, 255)
+        sparse.process({}, [as_sample(logits, label if i in labelled else ignored)])
+    sparse.evaluate(6)
+    for fold in range(2):
+        areas = [naive_areas(s.argmax(0), y, 3) for i, (s, y) in enumerate(world)
+                 if labelled.get(i) == fold]  # fmt: skip
+        torch.testing.assert_close(sparse.tau_areas[fold, 0], sum(areas))
+    assert set(cross_fitted(sparse)) >= {'natural', 'IoU rule'}
+    few = OperatingPointMetric(metric.prior, 3, folds=3)
+    for logits, label in (*world[:2], (world[2][0], ignored)):
+        few.process({}, [as_sample(logits, label)])
+    few.evaluate(3)
+    assert few.folds == 2 and set(cross_fitted(few)) >= {'natural', 'IoU rule'}
+
+
 def test_estimates_are_those_of_the_other_folds_also_at_other_frequencies():
     metric, world = gather(folds=3)
     metric.prior = ClassPrior([40, 40, 20])

@@ -26,7 +26,7 @@ from mmseg_ltmi.models.decode_heads import (
     UNSUPPORTED_HEADS,
     ltmi_head,
 )
-from mmseg_ltmi.models.segmentors import classifier_fingerprint
+from mmseg_ltmi.models.segmentors import network_fingerprint
 
 CONFIGS = Path(mmseg.__file__).parent / '.mim/configs'
 TABLE = Path(__file__).parents[2] / 'docs/heads.md'
@@ -152,10 +152,10 @@ def check_head(name):
     contrasted = [head for _, head in heads_of(model) if head.contrast is not None]
     assert contrasted and all(head.contrast.queue.fill() > 0 for head in contrasted)
 
-    trained = classifier_fingerprint(model)
-    assert trained not in ('', classifier_fingerprint(plain))
+    trained = network_fingerprint(model)
+    assert trained not in ('', network_fingerprint(plain))
     missing, _ = plain.load_state_dict(model.state_dict(), strict=False)
-    assert not missing and classifier_fingerprint(plain) == trained
+    assert not missing and network_fingerprint(plain) == trained
     metas = [sample.metainfo for sample in samples]
     with torch.no_grad():
         ours = model.eval().encode_decode(inputs, metas)

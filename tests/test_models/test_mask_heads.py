@@ -392,14 +392,17 @@ def test_the_prior_of_presence_and_of_pixels_are_told_apart(caplog):
         ClassPrior(COUNTS).presence()
 
 
-def test_a_prior_that_comes_later_is_one_of_presence():
-    later = build(head=dict(loss_decode=dict(type='LogitAdjustedLoss')))
+@pytest.mark.parametrize('matching', [None, dict(threshold=0.8, max_queries=2)])
+def test_a_prior_that_comes_later_is_one_of_presence(matching):
+    head = dict(frequency_matching=matching)
+    later = build(head=dict(loss_decode=dict(type='LogitAdjustedLoss'), **head))
     waiting = [m for m in later.modules() if getattr(m, 'needs_class_prior', False)]
     assert later.decode_head in waiting
     for module in waiting:  # as ClassPriorHook does
-        module.set_class_prior(ClassPrior(**PRIOR))
+        if module.needs_class_prior:
+            module.set_class_prior(ClassPrior(**PRIOR))
     assert not any(getattr(m, 'needs_class_prior', False) for m in later.modules())
-    now = build().decode_head
+    now = build(head=head).decode_head
     torch.testing.assert_close(later.decode_head.train_shift(), now.train_shift())
     torch.testing.assert_close(later.decode_head.contrast.log_prior, now.contrast.log_prior)
     assert torch.equal(later.decode_head.contrast.queue.room, now.contrast.queue.room)
@@ -500,7 +503,7 @@ def test_an_operating_point_of_another_model_is_refused():
     )  # fmt: skip
     options = dict(type='LTMIEncoderDecoder', operating_point=point.to_dict())
     model = build(**options).eval()
-    with pytest.raises(ValueError, match='was chosen for a classifier with fingerprint'):
+    with pytest.raises(ValueError, match='was chosen for a network with fingerprint'):
         model.predict(*mask_batch())
 
 

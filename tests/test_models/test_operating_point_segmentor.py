@@ -11,7 +11,7 @@ from mmseg_ltmi import ClassPrior
 from mmseg_ltmi.apis.trained_model import with_operating_point
 from mmseg_ltmi.core.posterior import ClassMemory, OperatingPoint
 from mmseg_ltmi.evaluation import LogitAdjustmentSweep
-from mmseg_ltmi.models.segmentors import classifier_fingerprint, ltmi_segmentors
+from mmseg_ltmi.models.segmentors import ltmi_segmentors, network_fingerprint
 
 COUNTS = (90, 8, 2)
 PRIOR = torch.tensor(COUNTS).div(100)
@@ -123,7 +123,7 @@ def test_other_dtypes_decide_the_same(ltmi, dtype):
 def test_half_precision_cannot_tell_whose_point_it_is(dtype, monkeypatch):
     said = []
     monkeypatch.setattr(ltmi_segmentors, 'print_log', lambda text, *_: said.append(text))
-    of_this = replace(TAU, weights=classifier_fingerprint(model()))
+    of_this = replace(TAU, weights=network_fingerprint(model()))
     expected = predict(model(of_this), IMAGE).pred_sem_seg.data
     found = predict(model(of_this).to(dtype), IMAGE.to(dtype)).pred_sem_seg.data
     assert (found == expected).float().mean() > 0.97
@@ -176,7 +176,13 @@ def test_bad_input():
         model('')
     with pytest.raises(ValueError, match='of another model.*fingerprint'):
         predict(model(replace(TAU, weights='0123')), IMAGE)
-    predict(model(replace(TAU, weights=classifier_fingerprint(model()))), IMAGE)
+    of_this = network_fingerprint(model())
+    for weights in (of_this, of_this.partition('-')[0]):  # earlier versions wrote the latter
+        predict(model(replace(TAU, weights=weights)), IMAGE)
+    net = model(replace(TAU, weights=of_this))
+    torch.nn.init.normal_(next(net.backbone.parameters()))  # under the same classifier
+    with pytest.raises(ValueError, match='of another model.*fingerprint'):
+        predict(net, IMAGE)
     loss = dict(type='CrossEntropyLoss', use_sigmoid=True)
     two = OperatingPoint('tau', ('a', 'b'), (-0.1, -2.0))
     with pytest.raises(ValueError, match='out_channels=1'):

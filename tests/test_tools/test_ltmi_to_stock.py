@@ -68,6 +68,18 @@ def test_a_loss_with_a_prior_does_not_shift_converted_scores_again(tmp_path, cap
         shifted = model.predict(inputs)[0].seg_logits.data - expected
         log_prior = model.decode_head.loss_decode.log_prior
         torch.testing.assert_close(shifted[:, 0, 0], log_prior, atol=1e-3, rtol=0)
+    # An LTMI head reads it as it is too, and knows which part is the natural posterior.
+    model = MODELS.build(ConfigDict(segmentor())).eval()
+    load_checkpoint(model, str(tmp_path / 'b.pth'))
+    torch.testing.assert_close(model.predict(inputs)[0].seg_logits.data, expected)
+    convert(tmp_path / 'a.pth', tmp_path / 'd.pth', tau_test=1.0)
+    load_checkpoint(model, str(tmp_path / 'd.pth'))
+    balanced = model.predict(inputs)[0].seg_logits.data
+    assert (balanced - expected).abs().max() > 0.5
+    model.decode_head.score_reader.reset_point()
+    torch.testing.assert_close(model.predict(inputs)[0].seg_logits.data, expected)
+    model = MODELS.build(ConfigDict({**stock, 'type': 'LTMIEncoderDecoder'})).eval()
+    log_prior = model.decode_head.loss_decode.log_prior
     # Training tells it of its own loss.
     load_checkpoint(model, str(tmp_path / 'b.pth'))
     model.train().loss(inputs, samples)

@@ -86,7 +86,8 @@ class ClassPriorHook(Hook):
         if answer[1]:
             raise ClassCountError(answer[1])
         for module in waiting:
-            module.set_class_prior(answer[0])
+            if module.needs_class_prior:  # a head gives it to its losses, which may adapt it
+                module.set_class_prior(answer[0])
 
     def _prior(self, runner: Runner) -> ClassPrior:
         dataset = runner.train_dataloader.dataset

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from mmseg_ltmi.core.pixel_maps import rgb_picture
 from mmseg_ltmi.visualization import TailImage, choose_images
 
 
@@ -68,7 +69,5 @@ class RareImages:
             title: F.interpolate(classed[None, None].float(), size)[0, 0].int().numpy()
             for title, classed in maps.items()
         }
-        image = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
-        bgr = F.interpolate(image[None].float().cpu(), size, mode='bilinear')[0]
-        rgb = bgr.flip(0).movedim(0, -1).clamp(0, 255).byte().numpy()
-        return TailImage(Path(sample.metainfo.get('img_path', '')).name, rgb, small)
+        name = Path(sample.metainfo.get('img_path', '')).name
+        return TailImage(name, rgb_picture(image, size), small)

@@ -13,7 +13,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import HOOKS
 
-from mmseg_ltmi.core.forgetting import forget_classes, forget_operating_point
+from mmseg_ltmi.core.forgetting import forget_classes, forget_counts, forget_operating_point
 from mmseg_ltmi.core.posterior import ScoreReader
 from mmseg_ltmi.core.priors import PriorBuffer
 from mmseg_ltmi.core.priors.dataset_parts import distinct_images, image_file, metainfo_of
@@ -179,6 +179,12 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         forget_operating_point(averaged or {})  # EMAHook wants the same names
         if forget_operating_point(state):
             runner.logger.info(POINT_DROPPED)
+        if not runner._resume:
+            forget_counts(averaged or {})
+            if forget_counts(state):
+                runner.logger.info(
+                    'load_from takes the weights: the counts of an online prior begin anew'
+                )
         if not has_other_classes(self._trained[1], runner.train_dataloader.dataset):
             return
         forget_classes(averaged or {})

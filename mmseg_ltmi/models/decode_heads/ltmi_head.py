@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmseg_ltmi.core.losses import LabelOutOfRangeError, LogitAdjustedLoss, SoftmaxFocalLoss
 from mmseg_ltmi.core.posterior import ScoreReader, losses_of
+from mmseg_ltmi.core.posterior.score_reader import IS_READ
 from mmseg_ltmi.core.priors import PriorBuffer
 from mmseg_ltmi.core.state_dict_hooks import before_load, keep_own_where_absent, rename_keys
 from mmseg_ltmi.core.training_step import is_training_step
@@ -349,6 +350,11 @@ class _NamedFunction:
         return self.function(*args, **kwargs)
 
 
+def _is_converted(state_dict: dict[str, Tensor], prefix: str) -> bool:
+    metadata = getattr(state_dict, '_metadata', {}).get(f'{prefix}score_reader', {})
+    return bool(metadata.get(IS_READ))
+
+
 def _adapt_state_dict(head: LTMIHeadMixin, state_dict: dict[str, Tensor], prefix: str) -> None:
     rename_keys(
         state_dict,
@@ -361,6 +367,7 @@ def _adapt_state_dict(head: LTMIHeadMixin, state_dict: dict[str, Tensor], prefix
         parts.intersection(CLASSIFIERS)
         and shift not in state_dict
         and head.score_reader is not None
+        and not _is_converted(state_dict, prefix)  # which says how it is read
     ):
         # The scores of a stock checkpoint are the natural posterior, whatever the config's loss
         # would make of them. Training on tells the reader otherwise in its first step.

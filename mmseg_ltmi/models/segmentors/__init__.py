@@ -5,7 +5,7 @@ from .distilled_segmentors import (
     DistilledEncoderDecoder,
     TeacherMixin,
 )
-from .fingerprint import check_memory, check_memory_weights, classifier_fingerprint
+from .fingerprint import check_memory, check_memory_weights, network_fingerprint
 from .heads import heads_of, last_head
 from .ltmi_segmentors import (
     LTMICascadeEncoderDecoder,
@@ -31,7 +31,7 @@ __all__ = [
     'TeacherMixin',
     'check_memory',
     'check_memory_weights',
-    'classifier_fingerprint',
+    'network_fingerprint',
     'heads_of',
     'last_head',
     'reader_prefix',

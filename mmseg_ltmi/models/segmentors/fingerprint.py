@@ -9,17 +9,34 @@ from torch import nn
 from mmseg_ltmi.core.posterior import (
     ClassMemory,
 )
+from mmseg_ltmi.models.checkpoint_file import is_needed_to_predict
 from mmseg_ltmi.models.decode_heads.classifiers import CLASSIFIERS
 from mmseg_ltmi.models.decode_heads.ltmi_head import OWN_LOSSES
 
 from .heads import last_head
 
 
-def classifier_fingerprint(model: nn.Module) -> str:
-    """16 hex digits of the last head's classifier, or of the whole head where there is none.
+def network_fingerprint(model: nn.Module) -> str:
+    """Hex digits of the last head's classifier and, behind a dash, of all that predicts.
 
     Weights that were trained on, if only for a step, have another one.
     """
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if is_needed_to_predict(name):
+            digest.update(value.detach().float().cpu().numpy().tobytes())
+    return f'{_classifier_fingerprint(model)}-{digest.hexdigest()[:16]}'
+
+
+def has_fingerprint(model: nn.Module, stated: str) -> bool:
+    """Whether a fingerprint is a model's. Those of earlier versions are of the classifier alone."""
+    if '-' not in stated:
+        return stated == _classifier_fingerprint(model)
+    return stated == network_fingerprint(model)
+
+
+def _classifier_fingerprint(model: nn.Module) -> str:
+    # Of the whole head where there is none.
     state = last_head(model).state_dict()
     parts = {key.split('.')[0] for key in state}
     part = next((name for name in CLASSIFIERS if name in parts), None)
@@ -56,9 +73,9 @@ def check_memory(model: nn.Module, memory: ClassMemory, where: str) -> None:
 
 def check_memory_weights(model: nn.Module, memory: ClassMemory, where: str) -> None:
     """Raise ValueError where a memory was made of other weights than the model has."""
-    found = classifier_fingerprint(model)
-    if memory.fingerprint and memory.fingerprint != found:
+    if memory.fingerprint and not has_fingerprint(model, memory.fingerprint):
         raise ValueError(
-            f'{where} is of another checkpoint: it was made for a classifier with fingerprint '
-            f'{memory.fingerprint}, this one has {found}. Make it again with mmseg-ltmi memory'
+            f'{where} is of another checkpoint: it was made for a network with fingerprint '
+            f'{memory.fingerprint}, this one has {network_fingerprint(model)}. Make it again with '
+            'mmseg-ltmi memory'
         )

@@ -30,7 +30,7 @@ from mmseg_ltmi.models.decode_heads.refined_scores import check_refinement
 from mmseg_ltmi.models.raw_scores import warn_where_exported
 from mmseg_ltmi.prior_message import announce_reading
 
-from .fingerprint import check_memory, check_memory_weights, classifier_fingerprint
+from .fingerprint import check_memory, check_memory_weights, has_fingerprint, network_fingerprint
 from .heads import heads_of, last_head, sums_masks
 
 # A mixin in fact; to the type checker a segmentor, whose methods it extends.
@@ -205,12 +205,11 @@ class ScoreReadingMixin(_Segmentor):
         self._point = replace(point, weights='')  # once is enough
 
     def _check_fingerprints(self, point: OperatingPoint) -> None:
-        found = classifier_fingerprint(self)
-        if found != point.weights:
+        if not has_fingerprint(self, point.weights):
             raise ValueError(
-                f'the operating point ({point}) is of another model: it was chosen for a '
-                f'classifier with fingerprint {point.weights}, this one has {found}. Choose it '
-                'again with mmseg-ltmi choose'
+                f'the operating point ({point}) is of another model: it was chosen for a network '
+                f'with fingerprint {point.weights}, this one has {network_fingerprint(self)}. '
+                'Choose it again with mmseg-ltmi choose'
             )
         if self.reader.memory is not None:
             check_memory_weights(self, self.reader.memory, point.memory)
