@@ -29,7 +29,7 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
-from measuring import launches, peak_mib, seconds
+from measuring import launches, peak_mib, process_mib, seconds
 from prettytable import PrettyTable
 from torch import Tensor
 
@@ -123,17 +123,11 @@ def added_mib(form: str, size: dict[str, int], key_gradient: bool) -> float:
     torch.set_num_threads(1)
     run(form, make_inputs({**size, 'N': 16, 'K': 2 * size['C']}, key_gradient))  # loads all
     inputs = make_inputs(size, key_gradient)
-    # Not ru_maxrss, which starts at what the parent held. Writing 5 resets the peak to the present.
+    # Writing 5 resets the peak to the present.
     Path('/proc/self/clear_refs').write_text('5', encoding='utf-8')
-    before = high_water_kib()
+    before = process_mib()
     run(form, inputs)
-    return (high_water_kib() - before) / 2**10
-
-
-def high_water_kib() -> int:
-    """The process's peak resident memory; Linux only."""
-    status = Path('/proc/self/status').read_text(encoding='utf-8')
-    return int(status.split('VmHWM:')[1].split()[0])
+    return process_mib() - before
 
 
 def measure(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +35,13 @@ def peak_mib(function: Callable[[], Any]) -> float:
     function()
     torch.cuda.synchronize()
     return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def process_mib() -> float:
+    """The peak memory of this process; Linux only."""
+    # Not ru_maxrss, which begins at the peak of the parent. In kB.
+    status = Path('/proc/self/status').read_text(encoding='utf-8')
+    return int(status.split('VmHWM:')[1].split()[0]) / 2**10
 
 
 def launches(function: Callable[[], Any], device: str) -> int:

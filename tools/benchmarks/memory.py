@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from measuring import seconds
 from mmseg.registry import MODELS
 from prettytable import PrettyTable
+from train_step import without_weights
 
 from mmseg_ltmi.apis.config_changes import read_config
 from mmseg_ltmi.core.contrast import ProjectionHead
@@ -33,9 +34,7 @@ def main() -> None:
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     args = parser.parse_args()
     cfg = read_config(args.config)
-    for part in (cfg.model, cfg.model.backbone):
-        part.update(pretrained=None, init_cfg=None) if 'pretrained' in part else None
-    model: Any = MODELS.build(cfg.model).to(args.device).eval()
+    model: Any = MODELS.build(without_weights(cfg.model)).to(args.device).eval()
     head: Any = last_head(model)
     memories: dict[str, ClassMemory | None] = {'plain': None}
     channels = head.conv_seg.in_channels
@@ -55,21 +54,13 @@ def main() -> None:
     for _ in range(args.rounds + 1):  # the first one warms up
         for name, memory in memories.items():
             head.score_reader.memory = memory
-            times[name].append(_seconds(lambda: model.encode_decode(image, meta), args.device))
+            times[name].append(seconds(lambda: model.encode_decode(image, meta), args.device))
     middle = {name: 1000 * statistics.median(values[1:]) for name, values in times.items()}
     table = PrettyTable(['prediction', 'ms', 'ratio'], align='r')
     table.align['prediction'] = 'l'
     for name, value in middle.items():
         table.add_row([name, f'{value:.1f}', f'{value / middle["plain"]:.2f}'])
     print(table)
-
-
-def _seconds(function: Any, device: str) -> float:
-    start = time.perf_counter()
-    function()
-    if device != 'cpu':
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 if __name__ == '__main__':

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from measuring import finish, peak_mib
+from measuring import finish, peak_mib, process_mib
 from mmengine.config import Config, ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
@@ -135,12 +135,10 @@ def prepare(path: str, form: str, args: argparse.Namespace) -> tuple:
     return model, optimizer, data
 
 
-def process_mib(path: str, form: str, args: argparse.Namespace) -> float:
+def mib_of_a_process(path: str, form: str, args: argparse.Namespace) -> float:
     """Peak memory of a fresh process."""
     prepare(path, form, args)
-    # Not ru_maxrss, which begins at the peak of the parent. In kB; Linux only.
-    status = Path('/proc/self/status').read_text(encoding='utf-8')
-    return int(status.split('VmHWM:')[1].split()[0]) / 2**10
+    return process_mib()
 
 
 def measure(path: str, args: argparse.Namespace) -> dict:
@@ -155,7 +153,7 @@ def measure(path: str, args: argparse.Namespace) -> dict:
     for form in forms:
         if args.device == 'cpu':
             with multiprocessing.get_context('spawn').Pool(1) as pool:
-                memory[form] = pool.apply(process_mib, (path, form, args))
+                memory[form] = pool.apply(mib_of_a_process, (path, form, args))
         else:
             memory[form] = peak_mib(lambda f=form: prepare(path, f, args))  # type: ignore[misc]
     for form in forms:
