@@ -19,7 +19,8 @@ from mmseg_ltmi.core.pixel_maps import rgb_picture
 from mmseg_ltmi.core.priors import ClassPrior
 from mmseg_ltmi.core.priors.annotation_loader import count_image, label_loader
 from mmseg_ltmi.core.priors.class_prior import balancing_shift
-from mmseg_ltmi.core.priors.dataset_parts import distinct_images, image_file, metainfo_of
+from mmseg_ltmi.core.priors.dataset_parts import distinct_images, image_file
+from mmseg_ltmi.core.priors.dataset_wrappers import metainfo_of
 from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.models.segmentors import last_head
 from mmseg_ltmi.visualization import TailImage, choose_images, draw_tail_page

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.structures import PixelData
 
 from mmseg_ltmi.core.posterior import ClassMemory, OperatingPoint, ScoreReader
-from mmseg_ltmi.core.priors.dataset_parts import metainfo_of
+from mmseg_ltmi.core.priors.dataset_wrappers import metainfo_of
 from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.evaluation import (
     OperatingPointMetric,

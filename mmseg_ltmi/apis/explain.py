@@ -13,7 +13,7 @@ from prettytable import PrettyTable
 
 from mmseg_ltmi.core.class_names import shortened
 from mmseg_ltmi.core.priors import ClassPrior
-from mmseg_ltmi.core.priors.dataset_parts import metainfo_of
+from mmseg_ltmi.core.priors.dataset_wrappers import metainfo_of
 from mmseg_ltmi.evaluation import ConfusionMetric
 from mmseg_ltmi.evaluation import explain as explain_confusion
 from mmseg_ltmi.models.segmentors import last_head

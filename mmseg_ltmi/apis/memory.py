@@ -26,7 +26,7 @@ from mmseg_ltmi.core.posterior import (
     fit_temperature,
 )
 from mmseg_ltmi.core.priors import describe
-from mmseg_ltmi.core.priors.dataset_parts import metainfo_of
+from mmseg_ltmi.core.priors.dataset_wrappers import metainfo_of
 from mmseg_ltmi.core.priors.fingerprint import pipeline_digest
 from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.models.segmentors import last_head, network_fingerprint

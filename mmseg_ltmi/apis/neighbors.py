@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmseg_ltmi.core.class_names import distinct_names
 from mmseg_ltmi.core.posterior import ClassMemory
-from mmseg_ltmi.core.priors.dataset_parts import metainfo_of
+from mmseg_ltmi.core.priors.dataset_wrappers import metainfo_of
 from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.models.segmentors import last_head
 from mmseg_ltmi.visualization import PixelNeighbors

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from mmseg_ltmi.core.posterior import ClassMemory
 from mmseg_ltmi.core.priors import ClassPrior, PriorBuffer, build_class_prior
-from mmseg_ltmi.core.priors.dataset_parts import metainfo_of
+from mmseg_ltmi.core.priors.dataset_wrappers import metainfo_of
 from mmseg_ltmi.core.priors.label_space import check_trained_on
 from mmseg_ltmi.core.progress import progress_bar
 from mmseg_ltmi.engine.hooks.run_checks import check_ignore_index

@@ -22,11 +22,11 @@ from .dataset_parts import (
     common_labels,
     data_info,
     dataset_parts,
-    resampling_of,
 )
 from .fingerprint import describe, pipeline_digest
 from .label_histogram import ImageCount, count_histogram, label_histogram
 from .label_space import check_ignored_is_free
+from .resampling import resampling_of
 
 
 def count_as_trained(

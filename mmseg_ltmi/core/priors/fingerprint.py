@@ -8,7 +8,8 @@ import pickle
 from typing import Any
 
 from .annotation_loader import find_label_loader
-from .dataset_parts import Part, dataset_parts, own_ignore_index, pipeline_steps, wrapped
+from .dataset_parts import Part, dataset_parts, own_ignore_index
+from .dataset_wrappers import pipeline_steps, wrapped
 
 
 def describe(dataset: Any) -> str:

@@ -18,7 +18,7 @@ from mmseg_ltmi.core.priors import (
     list_failures,
 )
 from mmseg_ltmi.core.priors.as_trained import as_trained_source
-from mmseg_ltmi.core.priors.dataset_parts import resampling_of
+from mmseg_ltmi.core.priors.resampling import resampling_of
 from mmseg_ltmi.prior_table import absent_classes, class_table
 
 

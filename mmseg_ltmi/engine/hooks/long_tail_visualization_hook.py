@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mmseg_ltmi.core.class_names import distinct_names, one_line
 from mmseg_ltmi.core.contrast import PixelContrast
 from mmseg_ltmi.core.priors import ClassPrior, build_class_prior
-from mmseg_ltmi.core.priors.dataset_parts import metainfo_of
+from mmseg_ltmi.core.priors.dataset_wrappers import metainfo_of
 from mmseg_ltmi.models.segmentors import last_head
 from mmseg_ltmi.prior_message import announced_prior
 from mmseg_ltmi.visualization import draw_tail_page, plot_embeddings, plot_queue_use

@@ -13,12 +13,8 @@ from torch.utils.data import BatchSampler, DistributedSampler, RandomSampler, Se
 
 from mmseg_ltmi.core.priors import ClassPrior, PriorBuffer
 from mmseg_ltmi.core.priors.as_trained import counted_resampling
-from mmseg_ltmi.core.priors.dataset_parts import (
-    metainfo_of,
-    own_ignore_index,
-    resampling_of,
-    unwrapped,
-)
+from mmseg_ltmi.core.priors.dataset_parts import own_ignore_index
+from mmseg_ltmi.core.priors.dataset_wrappers import metainfo_of, unwrapped
 from mmseg_ltmi.core.priors.label_space import (
     check_ignored_is_free,
     check_same_classes,
@@ -26,6 +22,7 @@ from mmseg_ltmi.core.priors.label_space import (
     check_trained_on,
     labels_of,
 )
+from mmseg_ltmi.core.priors.resampling import resampling_of
 from mmseg_ltmi.datasets import RareClassDataset
 from mmseg_ltmi.evaluation import LogitAdjustmentSweep
 from mmseg_ltmi.evaluation.metric_prior import (

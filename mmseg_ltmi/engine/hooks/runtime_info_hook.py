@@ -16,7 +16,8 @@ from mmseg.registry import HOOKS
 from mmseg_ltmi.core.forgetting import forget_classes, forget_counts, forget_operating_point
 from mmseg_ltmi.core.posterior import ScoreReader
 from mmseg_ltmi.core.priors import PriorBuffer
-from mmseg_ltmi.core.priors.dataset_parts import distinct_images, image_file, metainfo_of
+from mmseg_ltmi.core.priors.dataset_parts import distinct_images, image_file
+from mmseg_ltmi.core.priors.dataset_wrappers import metainfo_of
 from mmseg_ltmi.models.checkpoint_file import trained_labels
 from mmseg_ltmi.models.decode_heads.decode_losses import check_decode_losses
 from mmseg_ltmi.models.decode_heads.knet_head import check_wrapped

@@ -18,7 +18,9 @@ from mmseg_ltmi.core.priors import (
     count_dataset,
     describe,
 )
-from mmseg_ltmi.core.priors.dataset_parts import dataset_images, resampling_of, unwrapped
+from mmseg_ltmi.core.priors.dataset_parts import dataset_images
+from mmseg_ltmi.core.priors.dataset_wrappers import unwrapped
+from mmseg_ltmi.core.priors.resampling import resampling_of
 
 
 @TRANSFORMS.register_module(force=True)
