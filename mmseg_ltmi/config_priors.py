@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,21 @@ def look_beside_configs() -> None:
             _name_beside(self._cfg_dict, Path(os.path.abspath(self.filename)).parent)
 
     Config.__init__ = with_priors
-    read = Config._file2dict
+    for name in ('_file2dict', '_parse_lazy_import'):
+        setattr(Config, name, staticmethod(_naming_beside(getattr(Config, name))))
+
+
+def _naming_beside(read: Callable[..., Any]) -> Callable[..., Any]:
+    """What reads a file, and each of its bases, whose prior may lie beside it."""
 
     @functools.wraps(read)
-    def of_a_file(filename: str, *args: Any, **kwargs: Any) -> Any:
-        # Of each base too, whose prior may lie beside it.
+    def with_priors(filename: str, *args: Any, **kwargs: Any) -> Any:
         found = read(filename, *args, **kwargs)
         folder = Path(os.path.abspath(os.path.expanduser(filename))).parent
         _name_beside(found[0], folder, if_found=True)
         return found
 
-    Config._file2dict = staticmethod(of_a_file)
+    return with_priors
 
 
 def _name_beside(node: Any, folder: Path, if_found: bool = False) -> None:

@@ -12,9 +12,7 @@ from prettytable import PrettyTable
 from mmseg_ltmi.core.posterior import ClassMemory, OperatingPoint, ScoreReader
 from mmseg_ltmi.core.posterior.score_reader import MEMORY
 from mmseg_ltmi.core.tensor_file import save_tensors
-from mmseg_ltmi.evaluation import (
-    write_rows,
-)
+from mmseg_ltmi.evaluation import write_rows
 from mmseg_ltmi.evaluation.per_class import number
 from mmseg_ltmi.evaluation.posterior_sample import Calibration
 from mmseg_ltmi.models.checkpoint_file import check_is_another, read_checkpoint

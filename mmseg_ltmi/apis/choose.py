@@ -32,8 +32,8 @@ from mmseg_ltmi.readings import AUTO, CHOICES, WITH_MEMORY
 
 from .choice import RANKSEG, Choice
 from .config_changes import read_config
-from .split_data import split_loader
-from .split_overlap import FOLDS, check_splits, default_folds, images_in
+from .split_data import check_splits, split_loader
+from .split_overlap import FOLDS, default_folds, images_in
 from .trained_model import class_prior_of, load_memory, load_model, measure
 
 
@@ -137,8 +137,8 @@ def choose(
     if folds:
         if crossed < 2:
             raise ValueError(
-                f'one image alone of the {select} split has labels, and cross-fitting takes two: '
-                'choose and report on two splits'
+                f'fewer than two images of the {select} split have labels, and cross-fitting takes '
+                'two: choose and report on two splits'
             )
         folds, how_chosen = crossed, f'cross-fitted in {crossed} folds{same}'
     choosing.check_choice(choice, _curve(selection), select)

@@ -49,7 +49,7 @@ def convert(checkpoint: str | Path, out: str | Path, tau_test: float = 0.0) -> d
     # So that an LTMI segmentor or head, whose loss may state a shift, does not add it again, and
     # knows the natural posterior. No other loader looks at it, as it would at a key.
     marked: Any = OrderedDict(state)
-    places = (READER.rstrip('.'), f'{_last_head(state)}{READER}'.rstrip('.'))
+    places = (READER.rstrip('.'), _last_head(state).rstrip('.'))
     marked._metadata = OrderedDict({place: {'version': 1, IS_READ: folded} for place in places})
     save_tensors({'meta': content.get('meta', {}), 'state_dict': marked}, out)
     return state

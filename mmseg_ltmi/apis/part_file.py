@@ -7,9 +7,7 @@ from pathlib import Path
 import torch
 from mmengine.dist import get_dist_info
 
-from mmseg_ltmi.core.posterior import (
-    KeyReservoir,
-)
+from mmseg_ltmi.core.posterior import KeyReservoir
 from mmseg_ltmi.core.tensor_file import save_tensors
 
 

@@ -22,6 +22,7 @@ from mmseg_ltmi.datasets import RareClassDataset
 
 from .config_changes import is_a, unwrapped_configs
 from .empty_split import naming_empty_split
+from .split_overlap import FOLDS
 
 # What repeats or draws the images of its data set; another wrapper may choose among them.
 REPEATING = (RepeatDataset, ClassBalancedDataset, MultiImageMixDataset, RareClassDataset)
@@ -151,3 +152,15 @@ def check_labels(dataset: Any, split: str) -> None:
 
 def _size(shape: Sequence[int]) -> str:
     return f'{shape[1]}x{shape[0]}'
+
+
+def check_splits(cfg: Config, select: str, report: str) -> None:
+    """Raise ValueError where a config has one of two splits alone."""
+    missing, other = select, report
+    if cfg.get(f'{select}_dataloader') is not None:
+        missing, other = report, select
+    if cfg.get(f'{missing}_dataloader') is None and cfg.get(f'{other}_dataloader') is not None:
+        raise ValueError(
+            f'the config has no {missing}_dataloader: cross-fit on the {other} split, with '
+            f'--select {other} --report {other} --folds {FOLDS}, or name another split'
+        )

@@ -6,7 +6,6 @@ import os
 from contextlib import suppress
 from typing import Any
 
-from mmengine.config import Config
 from torch.utils.data import DataLoader
 
 from mmseg_ltmi.core.posterior import ClassMemory
@@ -14,18 +13,6 @@ from mmseg_ltmi.core.priors.dataset_parts import distinct_images, image_file
 
 FOLDS = 5
 """Of cross-fitting, where nobody says how many."""
-
-
-def check_splits(cfg: Config, select: str, report: str) -> None:
-    """Raise ValueError where a config has one of two splits alone."""
-    missing, other = select, report
-    if cfg.get(f'{select}_dataloader') is not None:
-        missing, other = report, select
-    if cfg.get(f'{missing}_dataloader') is None and cfg.get(f'{other}_dataloader') is not None:
-        raise ValueError(
-            f'the config has no {missing}_dataloader: cross-fit on the {other} split, with '
-            f'--select {other} --report {other} --folds {FOLDS}, or name another split'
-        )
 
 
 def default_folds(

@@ -32,8 +32,6 @@ from .config_source import HeadChanges, head_node, head_statements, lay_out, ltm
 from .train_set import PRIORS, leaves, published_name, resampling
 
 PACKAGE = 'mmseg_ltmi'
-
-
 CROSS_ENTROPIES = ('CrossEntropyLoss', 'OhemCrossEntropy')
 MERGING = {'avg_non_ignore', 'loss_weight', 'type', 'use_mask', 'use_sigmoid', '_scope_'}
 """Keys of a cross-entropy that may stay where LTMILoss is merged into it."""
@@ -191,10 +189,8 @@ class _Switch:
         for place, head in heads + self._heads('auxiliary_head'):
             self._check_not_switched_on(place, head)
         for place, head in heads:
-            names = [
-                unscoped_name(head),
-                *(c.__name__ for c in getattr(class_of(MODELS, head.get('type')), '__mro__', ())),
-            ]
+            bases = getattr(class_of(MODELS, head.get('type')), '__mro__', ())
+            names = [unscoped_name(head), *(base.__name__ for base in bases)]
             reason = next((UNSUPPORTED_HEADS[n] for n in names if n in UNSUPPORTED_HEADS), None)
             if 'IterativeDecodeHead' in names:
                 raise SwitchOnError(

@@ -9,10 +9,9 @@ from typing import Any
 from mmengine.logging import print_log
 
 from mmseg_ltmi.core.priors import ClassPrior, build_class_prior, is_same_log_prior
-from mmseg_ltmi.core.priors.label_space import check_same_classes, check_same_reading, labels_of
+from mmseg_ltmi.core.priors.label_space import check_same_classes, check_same_reading, zero_label_of
 from mmseg_ltmi.prior_message import announced_prior, announced_prior_moves
 
-ZERO = 'reduce_zero_label'
 REMEDY = 'count it again with mmseg-ltmi count'
 
 
@@ -54,13 +53,9 @@ def check_classes(
 def check_reading(
     prior: ClassPrior, metainfo: Mapping[str, Any], name: str = "the metric's class_prior"
 ) -> None:
-    """Raise ValueError where a prior and a data set have another ``reduce_zero_label``.
-
-    Label maps may differ, where files are numbered otherwise and lead to the same classes.
-    """
+    """Raise ValueError where a prior and a data set have another ``reduce_zero_label``."""
     who = (f'{name} ({_source(prior)})', 'the data set')
-    read = labels_of({ZERO: metainfo.get(ZERO)})
-    check_same_reading(prior.labels, read, who, REMEDY)
+    check_same_reading(prior.labels, zero_label_of(metainfo), who, REMEDY)
 
 
 def check_log_prior(prior: ClassPrior, model: ClassPrior) -> None:

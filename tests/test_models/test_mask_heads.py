@@ -34,6 +34,7 @@ from mmseg_ltmi.compat import _MissingOps, torch_deformable_attention
 from mmseg_ltmi.core import OperatingPoint
 from mmseg_ltmi.core.contrast import HardPixelSampler, MatchedQuerySampler
 from mmseg_ltmi.core.losses import LabelOutOfRangeError
+from mmseg_ltmi.engine.hooks.class_prior_hook import fill_in
 from mmseg_ltmi.models.decode_heads.frequency_matching import FrequencyMatching
 
 TAU = 0.5
@@ -398,9 +399,7 @@ def test_a_prior_that_comes_later_is_one_of_presence(matching):
     later = build(head=dict(loss_decode=dict(type='LogitAdjustedLoss'), **head))
     waiting = [m for m in later.modules() if getattr(m, 'needs_class_prior', False)]
     assert later.decode_head in waiting
-    for module in waiting:  # as ClassPriorHook does
-        if module.needs_class_prior:
-            module.set_class_prior(ClassPrior(**PRIOR))
+    fill_in(waiting, ClassPrior(**PRIOR))
     assert not any(getattr(m, 'needs_class_prior', False) for m in later.modules())
     now = build(head=head).decode_head
     torch.testing.assert_close(later.decode_head.train_shift(), now.train_shift())

@@ -8,7 +8,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from mmseg_ltmi import ClassPrior
-from mmseg_ltmi.apis.trained_model import with_operating_point
+from mmseg_ltmi.apis.config_changes import with_operating_point
 from mmseg_ltmi.core.posterior import ClassMemory, OperatingPoint
 from mmseg_ltmi.evaluation import LogitAdjustmentSweep
 from mmseg_ltmi.models.segmentors import ltmi_segmentors, network_fingerprint

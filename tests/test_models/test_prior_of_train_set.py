@@ -294,6 +294,16 @@ def test_a_base_has_the_prior_beside_it(root):
     ClassPrior(COUNTS).save(root / 'base/prior.json')
     found = Config.fromfile(root / 'configs/own.py').loss.class_prior
     assert found == str(root / 'base/prior.json')
+    # As in a config of pure Python.
+    (root / 'base/lazy.py').write_text("loss = dict(class_prior='prior.json')")
+    lazy = (
+        'from mmengine.config import read_base\n'
+        'with read_base():\n    from ..base.lazy import *\n'
+        'other = dict(a=1)\n'
+    )
+    (root / 'configs/lazy.py').write_text(lazy)
+    found = Config.fromfile(root / 'configs/lazy.py').loss.class_prior
+    assert found == str(root / 'base/prior.json')
 
 
 def test_each_config_has_the_prior_beside_it(root):

@@ -11,6 +11,7 @@ from tiny import batch, segmentor
 
 from mmseg_ltmi.apis.convert import convert, to_stock
 from mmseg_ltmi.core import OperatingPoint
+from mmseg_ltmi.models.decode_heads import LTMIHeadMixin
 
 TOOL = Path(__file__).parents[2] / 'tools/model_converters/ltmi_to_stock.py'
 COMMON = dict(in_channels=8, channels=8, num_classes=3, norm_cfg=dict(type='BN'))
@@ -68,18 +69,6 @@ def test_a_loss_with_a_prior_does_not_shift_converted_scores_again(tmp_path, cap
         shifted = model.predict(inputs)[0].seg_logits.data - expected
         log_prior = model.decode_head.loss_decode.log_prior
         torch.testing.assert_close(shifted[:, 0, 0], log_prior, atol=1e-3, rtol=0)
-    # An LTMI head reads it as it is too, and knows which part is the natural posterior.
-    model = MODELS.build(ConfigDict(segmentor())).eval()
-    load_checkpoint(model, str(tmp_path / 'b.pth'))
-    torch.testing.assert_close(model.predict(inputs)[0].seg_logits.data, expected)
-    convert(tmp_path / 'a.pth', tmp_path / 'd.pth', tau_test=1.0)
-    load_checkpoint(model, str(tmp_path / 'd.pth'))
-    balanced = model.predict(inputs)[0].seg_logits.data
-    assert (balanced - expected).abs().max() > 0.5
-    model.decode_head.score_reader.reset_point()
-    torch.testing.assert_close(model.predict(inputs)[0].seg_logits.data, expected)
-    model = MODELS.build(ConfigDict({**stock, 'type': 'LTMIEncoderDecoder'})).eval()
-    log_prior = model.decode_head.loss_decode.log_prior
     # Training tells it of its own loss.
     load_checkpoint(model, str(tmp_path / 'b.pth'))
     model.train().loss(inputs, samples)
@@ -90,6 +79,49 @@ def student_of(options):
     student = MODELS.build(segmentor(**options))
     student.teacher.load()
     return student
+
+
+def test_an_ltmi_head_reads_a_converted_checkpoint_as_it_is(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        sys.modules[LTMIHeadMixin.__module__], 'print_log', lambda text, *_: told.append(text)
+    )
+    torch.manual_seed(0)
+    files = [str(tmp_path / f'{name}.pth') for name in ('ltmi', 'natural', 'balanced')]
+
+    def load(file, **more):
+        model = MODELS.build(ConfigDict(segmentor(**more))).eval()
+        load_checkpoint(model, file)
+        return model
+
+    def predict(model):
+        return model.predict(inputs)[0].seg_logits.data
+
+    torch.save({'state_dict': MODELS.build(ConfigDict(segmentor())).state_dict()}, files[0])
+    for file, tau in zip(files[1:], (0.0, 1.0), strict=True):
+        convert(files[0], file, tau)
+    inputs, _ = batch()
+    with torch.no_grad():
+        ours, natural, balanced = map(load, files)
+        expected = predict(ours)
+        torch.testing.assert_close(predict(natural), expected)
+        ours.decode_head.score_reader.tau_test = 1.0
+        torch.testing.assert_close(predict(balanced), predict(ours))
+        # It is known which part is the natural posterior.
+        balanced.decode_head.score_reader.reset_point()
+        torch.testing.assert_close(predict(balanced), expected)
+        # A point that the config names takes the place of the converted one.
+        log_prior = tuple(ours.decode_head.log_prior.tolist())
+        point = OperatingPoint('tau', tuple('abcd'), log_prior, tau=0.5)
+        more = dict(type='LTMIEncoderDecoder', operating_point=point.to_dict())
+        at_point = predict(load(files[0], **more))
+        for file in files[1:]:
+            torch.testing.assert_close(predict(load(file, **more)), at_point)
+    assert set(told) == {
+        'decode_head: the checkpoint was converted, and its scores are read as they are'
+    }
+    reader = load(files[1], head=dict(test_prior=[1, 1, 1, 1])).decode_head.score_reader
+    assert not reader.natural_shift.any() and told[-1].endswith(', without test_prior')
 
 
 def test_tool(tmp_path):

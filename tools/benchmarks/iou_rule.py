@@ -19,10 +19,11 @@ from prettytable import PrettyTable
 
 from mmseg_ltmi.apis.config_changes import read_config
 from mmseg_ltmi.apis.split_data import split_loader
-from mmseg_ltmi.apis.trained_model import class_prior_of, load_model, measure, metainfo_of
+from mmseg_ltmi.apis.trained_model import class_prior_of, load_model, measure
 from mmseg_ltmi.core.posterior import decide_by_iou, fit_iou_rule
 from mmseg_ltmi.core.priors import ClassPrior
 from mmseg_ltmi.core.priors.class_prior import balancing_shift
+from mmseg_ltmi.core.priors.dataset_wrappers import metainfo_of
 from mmseg_ltmi.evaluation import OperatingPointMetric, choosing
 from mmseg_ltmi.evaluation.operating_point_metric import TAUS
 from mmseg_ltmi.evaluation.posterior_sample import PosteriorSample

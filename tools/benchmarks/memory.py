@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=20)
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     args = parser.parse_args()
+    torch.set_num_threads(1)
     cfg = read_config(args.config)
     model: Any = MODELS.build(without_weights(cfg.model)).to(args.device).eval()
     head: Any = last_head(model)

@@ -56,7 +56,7 @@ class ClassMemory(KeepBufferDtype):
         shares: (K,) pixels that each key stands for; None is one.
         weight: of the memory beside the classifier, lambda.
         classes: C names; () leaves them unknown.
-        fingerprint: of the classifier whose features are stored; '' fits every one.
+        fingerprint: of the network whose features are stored; '' fits every one.
         origins: where the keys come from; None if that is not known.
         report: what the memory was made of.
 

@@ -33,7 +33,7 @@ class OperatingPoint:
         union: C positive numbers, for 'iou'.
         memory_weight: of a ClassMemory beside the classifier, lambda; 0 needs none.
         memory: file of that memory; in a JSON file, from the folder of that file.
-        weights: fingerprint of the classifier that it was chosen for; '' fits every one.
+        weights: fingerprint of the network that it was chosen for; '' fits every one.
         report: what it was chosen on and what it was worth.
     """
 

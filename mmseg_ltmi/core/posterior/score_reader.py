@@ -98,11 +98,7 @@ class ScoreReader(KeepBufferDtype):
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any
     ) -> None:
-        folded = folded_reading(local_metadata, len(self.natural_shift))
-        if folded is not None and f'{prefix}natural_shift' not in state_dict:
-            # Read as they are, and it is known which part is the natural posterior.
-            state_dict[f'{prefix}natural_shift'] = -folded
-            state_dict[f'{prefix}point_shift'] = folded
+        state_folded_reading(state_dict, prefix, local_metadata, len(self.natural_shift))
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def forget_shift(self) -> None:
@@ -297,6 +293,31 @@ def folded_reading(metadata: dict[str, Any], num_classes: int) -> Tensor | None:
     if not found:
         return None
     return torch.zeros(num_classes) if found is True else torch.tensor(found)
+
+
+def state_folded_reading(
+    state_dict: dict[str, Tensor], prefix: str, metadata: dict[str, Any], num_classes: int
+) -> bool:
+    """Say in a converted network's state dict how its scores are read: as they are.
+
+    It is known which part of them is the natural posterior, so that another point may be chosen.
+
+    Args:
+        state_dict: gets what a ScoreReader loads. A point that is there already, which the config
+            names, takes the place of the one that was converted.
+        prefix: of the reader.
+        metadata: as for :func:`folded_reading`.
+        num_classes: C.
+
+    Returns:
+        whether the network was converted, and states nothing itself.
+    """
+    folded = folded_reading(metadata, num_classes)
+    if folded is None or f'{prefix}natural_shift' in state_dict:
+        return False
+    state_dict[f'{prefix}natural_shift'] = -folded
+    state_dict.setdefault(f'{prefix}point_shift', folded)
+    return True
 
 
 def _prepare_memory(reader: ScoreReader, state_dict: dict[str, Tensor], prefix: str) -> None:

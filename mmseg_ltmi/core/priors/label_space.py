@@ -19,6 +19,14 @@ def labels_of(info: Mapping[str, Any]) -> dict[str, Any]:
     return check_labels({k: v for k, v in info.items() if k in READING})
 
 
+def zero_label_of(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Of :func:`labels_of` the ``reduce_zero_label`` alone.
+
+    Label maps may differ, where files are numbered otherwise and lead to the same classes.
+    """
+    return labels_of({READING[0]: info.get(READING[0])})
+
+
 def check_same_classes(
     first: Sequence[str] | None,
     second: Sequence[str] | None,
@@ -116,7 +124,7 @@ def check_trained_on(
     )
     check_same_classes(first, second, who, remedy, strict=False)
     zero = READING[0]
-    read, other = (labels_of({zero: meta.get(zero)}) for meta in (trained, evaluated))
+    read, other = zero_label_of(trained), zero_label_of(evaluated)
     try:
         check_same_reading(read, other, who, f'give both the same {zero}{unless}')
     except ValueError as error:

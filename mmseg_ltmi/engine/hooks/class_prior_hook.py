@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ from mmseg_ltmi.core.priors import (
 from mmseg_ltmi.core.priors.as_trained import as_trained_source
 from mmseg_ltmi.core.priors.resampling import resampling_of
 from mmseg_ltmi.prior_table import absent_classes, class_table
+
+
+def fill_in(waiting: Iterable[Any], prior: ClassPrior) -> None:
+    """Give modules the prior that they wait for, in the order in which a model has them."""
+    for module in waiting:
+        if module.needs_class_prior:  # a head gives it to its losses, which may adapt it
+            module.set_class_prior(prior)
 
 
 @HOOKS.register_module()
@@ -85,9 +93,7 @@ class ClassPriorHook(Hook):
             raise failure
         if answer[1]:
             raise ClassCountError(answer[1])
-        for module in waiting:
-            if module.needs_class_prior:  # a head gives it to its losses, which may adapt it
-                module.set_class_prior(answer[0])
+        fill_in(waiting, answer[0])
 
     def _prior(self, runner: Runner) -> ClassPrior:
         dataset = runner.train_dataloader.dataset

@@ -72,6 +72,7 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
       as they are.
     - From a checkpoint of other classes training takes the weights, and neither a queue's keys, nor
       the counts of an online prior, nor the average of an EMA teacher.
+    - ``load_from`` takes the weights and no counts of an online prior; resuming goes on with them.
     - Training drops an operating point and its memory, of the config or of a checkpoint, before
       EMAHook copies the model.
     - In runs with a model or a metric of this package, an evaluated data set of other classes or
@@ -169,10 +170,7 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         self._compare(runner, runner.test_loop, 'the test set')
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Drop its operating point and, with other classes, what it holds of single ones, to train.
-
-        The weights stay.
-        """
+        """To train, drop what the class says; the weights stay."""
         self._trained = ('the checkpoint', trained_labels(checkpoint))
         if not isinstance(runner._train_loop, BaseLoop):
             return
@@ -181,7 +179,6 @@ class LTMIRuntimeInfoHook(RuntimeInfoHook):
         if forget_operating_point(state):
             runner.logger.info(POINT_DROPPED)
         if not runner._resume:
-            forget_counts(averaged or {})
             if forget_counts(state):
                 runner.logger.info(
                     'load_from takes the weights: the counts of an online prior begin anew'

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmseg_ltmi.core.losses import LabelOutOfRangeError, LogitAdjustedLoss, SoftmaxFocalLoss
 from mmseg_ltmi.core.posterior import ScoreReader, losses_of
-from mmseg_ltmi.core.posterior.score_reader import IS_READ
+from mmseg_ltmi.core.posterior.score_reader import state_folded_reading
 from mmseg_ltmi.core.priors import PriorBuffer
 from mmseg_ltmi.core.state_dict_hooks import before_load, keep_own_where_absent, rename_keys
 from mmseg_ltmi.core.training_step import is_training_step
@@ -154,6 +154,21 @@ class LTMIHeadMixin(SharedPriorMixin, _Head):
         if self.contrast is not None:
             self.contrast = self._build_contrast(key_channels=channels)
             self._share_prior()
+
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any
+    ) -> None:
+        where = f'{prefix}score_reader.'
+        if self.score_reader is not None and state_folded_reading(
+            state_dict, where, local_metadata, self.num_classes
+        ):
+            how = 'as they are' if self.test_prior is None else 'as they are, without test_prior'
+            print_log(
+                f'{prefix.rstrip(".") or "the head"}: the checkpoint was converted, and its scores '
+                f'are read {how}',
+                'current',
+            )
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     # Training
 
@@ -350,11 +365,6 @@ class _NamedFunction:
         return self.function(*args, **kwargs)
 
 
-def _is_converted(state_dict: dict[str, Tensor], prefix: str) -> bool:
-    metadata = getattr(state_dict, '_metadata', {}).get(f'{prefix}score_reader', {})
-    return bool(metadata.get(IS_READ))
-
-
 def _adapt_state_dict(head: LTMIHeadMixin, state_dict: dict[str, Tensor], prefix: str) -> None:
     rename_keys(
         state_dict,
@@ -367,7 +377,6 @@ def _adapt_state_dict(head: LTMIHeadMixin, state_dict: dict[str, Tensor], prefix
         parts.intersection(CLASSIFIERS)
         and shift not in state_dict
         and head.score_reader is not None
-        and not _is_converted(state_dict, prefix)  # which says how it is read
     ):
         # The scores of a stock checkpoint are the natural posterior, whatever the config's loss
         # would make of them. Training on tells the reader otherwise in its first step.

@@ -31,8 +31,8 @@ __all__ = [
     'TeacherMixin',
     'check_memory',
     'check_memory_weights',
-    'network_fingerprint',
     'heads_of',
     'last_head',
+    'network_fingerprint',
     'reader_prefix',
 ]

@@ -6,9 +6,7 @@ import hashlib
 
 from torch import nn
 
-from mmseg_ltmi.core.posterior import (
-    ClassMemory,
-)
+from mmseg_ltmi.core.posterior import ClassMemory
 from mmseg_ltmi.models.checkpoint_file import is_needed_to_predict
 from mmseg_ltmi.models.decode_heads.classifiers import CLASSIFIERS
 from mmseg_ltmi.models.decode_heads.ltmi_head import OWN_LOSSES
@@ -30,9 +28,8 @@ def network_fingerprint(model: nn.Module) -> str:
 
 def has_fingerprint(model: nn.Module, stated: str) -> bool:
     """Whether a fingerprint is a model's. Those of earlier versions are of the classifier alone."""
-    if '-' not in stated:
-        return stated == _classifier_fingerprint(model)
-    return stated == network_fingerprint(model)
+    found = network_fingerprint(model)
+    return stated in (found, found.partition('-')[0])
 
 
 def _classifier_fingerprint(model: nn.Module) -> str:

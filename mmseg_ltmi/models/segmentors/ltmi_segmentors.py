@@ -193,7 +193,7 @@ class ScoreReadingMixin(_Segmentor):
         point = self._point
         if point is None or not point.weights:
             return
-        if any(p.dtype in (torch.float16, torch.bfloat16) for p in last_head(self).parameters()):
+        if any(p.dtype in (torch.float16, torch.bfloat16) for p in self.parameters()):
             print_log(
                 f'whether the operating point ({point}) is of this model cannot be told in half '
                 'precision, which has rounded the weights: predict an image in float32 first',
@@ -209,7 +209,7 @@ class ScoreReadingMixin(_Segmentor):
             raise ValueError(
                 f'the operating point ({point}) is of another model: it was chosen for a network '
                 f'with fingerprint {point.weights}, this one has {network_fingerprint(self)}. '
-                'Choose it again with mmseg-ltmi choose'
+                'Choose it again with mmseg-ltmi choose; layers are fused after the first image'
             )
         if self.reader.memory is not None:
             check_memory_weights(self, self.reader.memory, point.memory)

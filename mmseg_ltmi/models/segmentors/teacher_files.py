@@ -14,7 +14,12 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_ltmi.core.posterior.score_reader import folded_reading
-from mmseg_ltmi.core.priors.label_space import check_same_classes, check_same_reading, labels_of
+from mmseg_ltmi.core.priors.label_space import (
+    check_same_classes,
+    check_same_reading,
+    labels_of,
+    zero_label_of,
+)
 from mmseg_ltmi.models.checkpoint_file import read_checkpoint, trained_labels
 from mmseg_ltmi.package_configs import config_path
 
@@ -155,7 +160,7 @@ def check_label_space(
     if wanted and len(wanted) == num_classes:
         check_same_classes(found, wanted, who, remedy)
     # Other label maps may lead to the same classes, which have names here.
-    read = labels_of({'reduce_zero_label': teacher.get('reduce_zero_label')})
+    read = zero_label_of(teacher)
     own = labels_of(data_samples[0].metainfo if data_samples else {})
     check_same_reading(read, own, who, remedy)
 
