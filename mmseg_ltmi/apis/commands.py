@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import gc
 import os
 import sys
 from pathlib import Path
@@ -371,6 +372,7 @@ def _leave_processes() -> None:
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():
+        gc.collect()  # torch may abort at exit where a DistributedDataParallel outlives the group
         distributed.barrier()
         distributed.destroy_process_group()
 
