@@ -132,12 +132,10 @@ class Choice:
         check_is_another(out, checkpoint)
         content, state = read_checkpoint(checkpoint)
         head = self.reader_prefix.removesuffix('score_reader.')
-        # What an earlier version has written would come over it.
-        earlier = ('decision.', f'{head}inference_prior.')
-        state = {name: value for name, value in state.items() if not name.startswith(earlier)}
+        # A memory that was there, and what an earlier version has written, would come over it.
+        stale = ('decision.', f'{head}inference_prior.', f'{self.reader_prefix}{MEMORY}')
+        state = {name: value for name, value in state.items() if not name.startswith(stale)}
         own = self.reader.state_dict()
-        memory = f'{self.reader_prefix}{MEMORY}'
-        state = {name: value for name, value in state.items() if not name.startswith(memory)}
         state.update({f'{self.reader_prefix}{name}': value for name, value in own.items()})
         whole = {**content, 'state_dict': state} if 'state_dict' in content else state
         save_tensors(whole, out)

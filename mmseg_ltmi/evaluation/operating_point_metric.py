@@ -145,10 +145,14 @@ class OperatingPointMetric(BaseMetric):
         areas = torch.stack([areas for areas, _ in results]).double()
         self._samples = [PosteriorSample(*sample) for _, sample in results]
         self.image_labels = areas[:, 0, 3]
-        num_labelled = int((self.image_labels.sum(1) > 0).sum())
-        self.folds = min(self.folds, max(num_labelled, 1))
+        labelled = (self.image_labels.sum(1) > 0).long()
+        number = max(int(labelled.sum()), 1)
+        self.folds = min(self.folds, number)
+        # In blocks of as many labelled images, so that none has all of the labels.
+        before = labelled.cumsum(0) - labelled
+        self._fold_of_images = (before * self.folds // number).clamp(max=self.folds - 1)
         of_points = areas.new_zeros(self.folds, num_points, *areas.shape[2:])
-        of_points.index_add_(0, self._fold_of_images(), areas[:, :num_points])
+        of_points.index_add_(0, self._fold_of_images, areas[:, :num_points])
         self.tau_areas = of_points[:, :num_taus]
         self.memory_areas = of_points[:, num_taus:].unflatten(1, grid)
         of_rules = areas[:, num_points:].sum(0)
@@ -158,12 +162,6 @@ class OperatingPointMetric(BaseMetric):
         self.memory_image_miou = miou[num_taus:num_points].view(grid)
         self.rule_image_miou = dict(zip(self.rules, miou[num_points:].tolist(), strict=True))
         return {}
-
-    def _fold_of_images(self) -> Tensor:
-        # In blocks of as many labelled images, so that none has all of the labels.
-        labelled = (self.image_labels.sum(1) > 0).long()
-        before = labelled.cumsum(0) - labelled
-        return (before * self.folds // labelled.sum().clamp(min=1)).clamp(max=self.folds - 1)
 
     def areas_at(self, point: OperatingPoint) -> Tensor:
         """float64 (K, 4, C) of an operating point that is a tau, with a memory or without."""
@@ -206,7 +204,7 @@ class OperatingPointMetric(BaseMetric):
 
     def sample(self, wanted: Callable[[int], bool]) -> PosteriorSample:
         """The kept pixels of the folds that are wanted."""
-        folds = self._fold_of_images().tolist()
+        folds = self._fold_of_images.tolist()
         parts = [part for part, fold in zip(self._samples, folds, strict=True) if wanted(fold)]
         return PosteriorSample.joined(parts)
 
